@@ -15,6 +15,8 @@ from autoquant.model.model import EVERYTHING, Fusion
 if TYPE_CHECKING:  # which loads TensorFlow, and plans are read before that is waited for
     from autoquant.model.layer import Layer
 
+ACTIVATION_BITS = (8, 16)
+"""Bits of what a layer reads and makes; 16, beside weights of 8, on LiteRT's 16x8 kernels only."""
 WEIGHT_BITS = (8, 7, 6)
 """Bits of a weight; fewer than 8 for Conv2D only, as AMCT has it."""
 WEIGHT_ALGORITHMS = ("minmax", "mse", "octav")
@@ -41,7 +43,9 @@ class LayerPlan:
     `dmq` is the migration strength, in [0.2, 0.8], with which the balancer moves unequal channels of the input into the
     weight; None leaves them. `weight_algorithm`, one of WEIGHT_ALGORITHMS, finds the scales of the weight. With
     `power_of_two` all scales are the next larger power of two, by which integers are shifted, not multiplied. Layers
-    without a weight, and those that the target gives one scale, have `channel_wise` False.
+    without a weight, and those that the target gives one scale, have `channel_wise` False. With `activation_bits` 16
+    what the layer reads and makes has 16 bits and no offset, in twice the range that was seen of it, for the range
+    algorithm matters no more.
     """
 
     activation: RangeAlgorithm = field(default_factory=Ifmr)
@@ -51,8 +55,11 @@ class LayerPlan:
     dmq: float | None = None
     weight_algorithm: str = "minmax"
     power_of_two: bool = False
+    activation_bits: int = 8
 
     def __post_init__(self) -> None:
+        if self.activation_bits not in ACTIVATION_BITS:
+            raise ValueError(f"num_bits of an activation must be 8 or 16, got {self.activation_bits}")
         if self.weight_algorithm not in WEIGHT_ALGORITHMS:
             known = ", ".join(WEIGHT_ALGORITHMS)
             raise ValueError(f"weight_algorithm must be one of {known}, got {self.weight_algorithm}")
@@ -131,6 +138,7 @@ def layer_plan(layer: Layer, settings: LayerPlan = LayerPlan()) -> LayerPlan:
         weight_bits=settings.weight_bits if settings.weight_bits in layer.can.weight_bits else 8,
         dmq=settings.dmq if layer.can.balanceable else None,
         weight_algorithm=settings.weight_algorithm if settings.weight_algorithm in weights else "minmax",
+        activation_bits=settings.activation_bits if settings.activation_bits in layer.can.activation_bits else 8,
     )
 
 
@@ -201,6 +209,10 @@ def _limits(layer: Layer, asked: LayerPlan) -> Iterator[_Limit]:
         whose = "are not possible on this target" if layer.op == "Conv2D" else other
         change = f"weights of {possible.weight_bits} bits, not {asked.weight_bits}"
         yield _Limit(change, f"weights of {asked.weight_bits} bits {whose}", "set num_bits to 8")
+    if asked.activation_bits != possible.activation_bits:
+        change = f"activations of 8 bits, not {asked.activation_bits}"
+        what = f"activations of {asked.activation_bits} bits are not possible for layer type {layer.op} on this target"
+        yield _Limit(change, what, "set num_bits of its activation to 8, or leave it in float")
     if asked.weight_algorithm != possible.weight_algorithm:
         change = f"weights by {possible.weight_algorithm}, not {asked.weight_algorithm}"
         what = f"weights by {asked.weight_algorithm} are not possible for layer type {layer.op} on this target"

@@ -157,6 +157,9 @@ def _entries(layer: Layer, record: Record) -> tuple[LayerRecord, ...]:
     for entry in layer.records:
         if entry not in record:
             raise PlanError(entry, f"cannot find scale_d of layer {entry} in the record", hint=CALIBRATE)
+        if record[entry].activation.bits not in layer.can.activation_bits:
+            what = f"act_type INT{record[entry].activation.bits} is not possible for a {layer.op} on this target"
+            raise PlanError(entry, what, hint="calibrate the layer anew, or leave it out, which keeps it in float")
         if layer.symmetric_only and record[entry].activation.offset:
             what = f"offset_d is {record[entry].activation.offset}, but both factors of the product are activations"
             raise PlanError(entry, what, hint="calibrate it symmetrically: offset_d must be 0")

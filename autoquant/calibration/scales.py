@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from autoquant.array import Array
 from autoquant.calibration.distribution import Distribution
 from autoquant.calibration.plan import LayerPlan
-from autoquant.calibration.ranges import RANGES, RangeAlgorithm, range_name
+from autoquant.calibration.ranges import RANGES, MinMax, RangeAlgorithm, range_name
 from autoquant.calibration.statistics import Statistics
 from autoquant.errors import IN_FLOAT, PlanError, TrialError, UserFunctionError
 from autoquant.model.layer import Layer
-from autoquant.quantization.affine import Affine, Range, asymmetric, balance_factors, symmetric
+from autoquant.quantization.affine import Affine, Range, asymmetric, balance_factors, symmetric, wide
 
 Factors = tuple[float, ...]
 """By what the channels of a tensor are divided when it is balanced, one each; empty where it is not."""
@@ -44,6 +45,8 @@ class Scales:
         Errors say that it is `what` of `name`. Raises PlanError where the statistics lack it, TrialError where it has
         no scale.
         """
+        if settings.activation_bits == 16:
+            settings = replace(settings, activation=MinMax())
         key = tensor, batch_num, settings.activation, settings.asymmetric, factors
         if key not in self._ranges:
             self._ranges[key] = _range(name, what, self._distribution(tensor, batch_num, axis, factors), settings)
@@ -96,7 +99,8 @@ def _range(name: str, what: str, distribution: Distribution, settings: LayerPlan
 
 def _affine(name: str, interval: Range, settings: LayerPlan) -> Affine:
     """Scale and offset of a range. Raises TrialError where it is too large to have a scale."""
+    rule = wide if settings.activation_bits == 16 else asymmetric if settings.asymmetric else symmetric
     try:
-        return (asymmetric if settings.asymmetric else symmetric)(interval, power_of_two=settings.power_of_two)
+        return rule(interval, power_of_two=settings.power_of_two)
     except ValueError as error:
         raise TrialError(name, f"calculate scale failed: {error}", hint=IN_FLOAT) from error

@@ -107,7 +107,7 @@ def _layer_object(settings: LayerPlan | None, *, weight: bool) -> dict[str, Any]
 def _activation_object(settings: LayerPlan) -> dict[str, Any]:
     """A layer's activation_quant_params: where the range algorithm is none of AMCT's, those of AMCT's default."""
     chosen = Ifmr() if _is_ours(settings.activation) else settings.activation
-    return {"asymmetric": settings.asymmetric, "num_bits": 8, **parameters(chosen)}
+    return {"asymmetric": settings.asymmetric, "num_bits": settings.activation_bits, **parameters(chosen)}
 
 
 def _is_ours(setting: RangeAlgorithm) -> bool:

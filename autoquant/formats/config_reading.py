@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from autoquant.calibration.plan import CORRECTIONS, ROUNDINGS, LayerPlan, Plan
+from autoquant.calibration.plan import ACTIVATION_BITS, CORRECTIONS, ROUNDINGS, LayerPlan, Plan
 from autoquant.calibration.ranges import RANGES, RangeAlgorithm
 from autoquant.errors import InputError, PlanError, did_you_mean
 from autoquant.formats.layer_settings import AMCT, FP16, Given, parameters, unknown_input, with_defaults
@@ -196,12 +196,13 @@ def _read_layer(fields: Fields) -> tuple[bool, Given]:
 def _read_activation(fields: Fields) -> dict[str, Any]:
     """The settings in an activation_quant_params. Raises PlanError."""
     bits = fields.take("num_bits", 8)
-    what = f"num_bits of an activation must be 8, got {bits}: INT4 and INT16 are not supported"
-    fields.require(bits == 8, "num_bits", what, hint="set it to 8, or leave the layer in float")
+    what = f"num_bits of an activation must be 8, or 16 for --target litert, got {bits}"
+    fields.require(bits in ACTIVATION_BITS, "num_bits", what, hint="set it to 8, or leave the layer in float")
     asymmetric = fields.optional("asymmetric", bool, hint="true for an offset, false for none")
     activation = _read_amct(fields)
     fields.done()
-    return _present(asymmetric=asymmetric, activation=activation)
+    wide = {} if bits == 8 else {"activation_bits": bits}
+    return _present(asymmetric=asymmetric, activation=activation, **wide)
 
 
 def _read_ours(fields: Fields) -> RangeAlgorithm:

@@ -31,9 +31,10 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     }
 )
 """Fields of AMCT for what cannot be done here, and why."""
-ONLY: Mapping[str, str] = MappingProxyType({"dst_type": "INT8", "act_type": "INT8", "op_data_type": "FLOAT32"})
+ONLY: Mapping[str, str] = MappingProxyType({"dst_type": "INT8", "op_data_type": "FLOAT32"})
 """Fields of which one value can be carried out."""
 WEIGHT_TYPES: Mapping[str, int] = MappingProxyType({"INT8": 8, "INT7": 7, "INT6": 6})
+ACTIVATION_TYPES: Mapping[str, int] = MappingProxyType({"INT8": 8, "INT16": 16})
 
 
 def record_path(model: Path) -> Path:
@@ -59,6 +60,7 @@ def record_text(record: Record) -> str:
             "shift_bit": layer.shift_bit,
             "skip_fusion": ["true"] if layer.skip_fusion else [],
             "tensor_balance_factor": _floats(layer.balance),
+            "act_type": [f'"INT{layer.activation.bits}"'] if layer.activation.bits != 8 else [],
             "wts_type": [f'"INT{layer.weight_bits}"'] if layer.weight_bits != 8 else [],
         }
         lines += ["record {", f"  {text_format.MessageToString(entry).rstrip()}", "  value {"]
@@ -130,7 +132,7 @@ def _layer(entry: Any, where: str) -> LayerRecord:
     scale = in_float16(value.scale_d) if value.fakequant_precision_mode == FP16 else value.scale_d
     try:
         return LayerRecord(
-            activation=Affine(scale, value.offset_d),
+            activation=Affine(scale, value.offset_d, ACTIVATION_TYPES[value.act_type or "INT8"]),
             scale_w=tuple(value.scale_w),
             balance=tuple(value.tensor_balance_factor),
             weight_bits=WEIGHT_TYPES[value.wts_type or "INT8"],
@@ -158,7 +160,11 @@ def _check_possible(value: Any, where: str) -> None:
     for name in filter(UNSUPPORTED.get, given):
         raise PlanError(where, f"{name}: {UNSUPPORTED[name]}", hint="leave the layer out, which keeps it in float")
     choices: dict[str, tuple[str, ...]] = {name: (only,) for name, only in ONLY.items()}
-    choices |= {"wts_type": tuple(WEIGHT_TYPES), "fakequant_precision_mode": ("DEFAULT", FP16)}
+    choices |= {
+        "wts_type": tuple(WEIGHT_TYPES),
+        "act_type": tuple(ACTIVATION_TYPES),
+        "fakequant_precision_mode": ("DEFAULT", FP16),
+    }
     for name, possible in choices.items():
         if given.get(name, possible[0]) not in possible:
             what = f"{name} {given[name]} is not supported, only {', '.join(possible)}"

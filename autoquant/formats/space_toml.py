@@ -6,12 +6,13 @@ import itertools
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, NoneType
 from typing import Any
 
-from autoquant.calibration.plan import CORRECTIONS, ROUNDINGS, WEIGHT_ALGORITHMS, LayerPlan
+from autoquant.calibration.plan import ACTIVATION_BITS, CORRECTIONS, ROUNDINGS, WEIGHT_ALGORITHMS, LayerPlan
 from autoquant.calibration.ranges import RANGES, RangeAlgorithm
 from autoquant.errors import SpaceError, did_you_mean
 from autoquant.formats.strict import Fields, as_float
@@ -33,6 +34,7 @@ class Choices:
     dmq: tuple[float | None, ...] = ()
     weight_algorithm: tuple[str, ...] = ()
     power_of_two: tuple[bool, ...] = ()
+    activation_bits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ def _table(fields: Fields, kind: str) -> Choices:
         _strengths(fields),
         _choices(fields, "weight_algorithm", str, WEIGHT_ALGORITHMS),
         _choices(fields, "power_of_two", bool),
+        _choices(fields, "activation_bits", int, ACTIVATION_BITS),
     )
     fields.done()
     return table
@@ -171,7 +174,7 @@ def _activations(fields: Fields) -> tuple[RangeAlgorithm, ...]:
     return tuple(settings)
 
 
-def _choices(fields: Fields, key: str, kind: type, known: Collection[str] = ()) -> tuple[Any, ...]:
+def _choices(fields: Fields, key: str, kind: type, known: Collection[Any] = ()) -> tuple[Any, ...]:
     """A list of values of one kind, each once, and of those `known`; a single value is a list of one, none is ()."""
     value = fields.raw(key)
     if value is None:
@@ -194,7 +197,7 @@ def _each_once(fields: Fields, key: str, values: Sequence[Any]) -> tuple[Any, ..
 
 def _disjoint(fields: Fields, shared: Choices, layer: Choices) -> None:
     words = {"activation": "act_algo", "dmq": "dmq_balancer"}
-    for key in ("activation", "asymmetric", "channel_wise", "dmq", "weight_algorithm", "power_of_two"):
+    for key in (field.name for field in dataclass_fields(Choices) if field.name != "quant_enable"):
         word = words.get(key, key)
         if getattr(shared, key) and getattr(layer, key):
             raise fields.error(f"layer.{word}", "is in [global] as well", hint="choose it once, or layer by layer")

@@ -17,13 +17,15 @@ class Abilities:
     """What of a layer's settings a target can carry out.
 
     `per_channel`: its weight may have a scale for every channel. `balanceable`: factors can go from its input channels
-    into its weight. `weight_bits` and `weight_algorithms` are what there is to choose from, the default first.
+    into its weight. `weight_bits`, `weight_algorithms` and `activation_bits` are what there is to choose from, the
+    default first.
     """
 
     per_channel: bool
     balanceable: bool
     weight_bits: tuple[int, ...] = (8,)
     weight_algorithms: tuple[str, ...] = ("minmax",)
+    activation_bits: tuple[int, ...] = (8,)
 
 
 @dataclass(frozen=True, slots=True)

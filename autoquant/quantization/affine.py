@@ -17,6 +17,8 @@ from autoquant.array import Array
 from autoquant.errors import IN_FLOAT, TrialError
 
 QMIN, QMAX = -128, 127
+QMAX16 = 32767
+"""Of INT16, which is symmetric: -32768 is not used."""
 EPSILON = float(np.finfo(np.float32).eps)
 """Scales lie in [EPSILON, 1 / EPSILON]: hardware multiplies by 1 / scale."""
 INT32 = np.iinfo(np.int32)
@@ -48,10 +50,11 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """A scale (real units a step, exact in float32) and the INT8 value that stands for zero."""
+    """A scale (real units a step, exact in float32) and the integer, of 8 bits, that stands for zero; of 16 it is 0."""
 
     scale: float
     offset: int
+    bits: int = 8
 
     def __post_init__(self) -> None:
         if not EPSILON <= self.scale <= 1.0 / EPSILON:
@@ -60,6 +63,18 @@ class Affine:
             raise ValueError(f"scale must be a float32 number, got {self.scale!r}")
         if not QMIN <= self.offset <= QMAX:
             raise ValueError(f"offset must be in [{QMIN}, {QMAX}], got {self.offset}")
+        if self.bits != 8 and (self.bits != 16 or self.offset):
+            raise ValueError(f"there are 8 bits, or 16 without an offset, got {self.bits} with {self.offset}")
+
+    @property
+    def low(self) -> float:
+        """The real number of the lowest integer."""
+        return (-float(2 ** (self.bits - 1)) - self.offset) * self.scale
+
+    @property
+    def high(self) -> float:
+        """The real number of the highest integer."""
+        return (float(2 ** (self.bits - 1)) - 1.0 - self.offset) * self.scale
 
 
 def asymmetric(interval: Range, *, power_of_two: bool = False) -> Affine:
@@ -80,6 +95,19 @@ def symmetric(interval: Range, *, power_of_two: bool = False) -> Affine:
     """
     scale = float(symmetric_scales(np.array(interval.low), np.array(interval.high)))
     return Affine(_legal(scale, power_of_two), 0)
+
+
+def wide(interval: Range, *, power_of_two: bool = False) -> Affine:
+    """Map zero onto 0 of INT16, and the side that reaches further onto half of 32767, as half of the steps are plenty.
+
+    So what lies beyond the range that was seen is not clipped. At least EPSILON. Raises ValueError when it is beyond
+    1 / EPSILON.
+
+    >>> wide(Range(-1.0, 32767.0))
+    Affine(scale=2.0, offset=0, bits=16)
+    """
+    scale = 2.0 * max(interval.high, -interval.low) / QMAX16
+    return Affine(_legal(max(scale, EPSILON), power_of_two), 0, 16)
 
 
 def symmetric_scales(low: Array, high: Array, *, bits: int = 8) -> Array:

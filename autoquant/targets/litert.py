@@ -19,21 +19,21 @@ from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS, Kind
 from autoquant.model.litert.survey import survey_lite
 from autoquant.model.model import EVERYTHING, Model
-from autoquant.quantization.affine import Affine
 from autoquant.quiet import no_progress
 from autoquant.targets.base import NO_CORRECTIONS, Corrections, Int8File, OnStep
-from autoquant.targets.litert_assignment import operators_in_int8
+from autoquant.targets.litert_assignment import integer_operators
 from autoquant.targets.litert_balance import Balance, tensors_between
 from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales, SharedScale, TensorBetween
 from autoquant.targets.litert_file import (
     add_to_biases,
+    affine_of,
     count_qdq_ops,
     prepare,
     quantize,
     replace_weights,
     with_constants,
 )
-from autoquant.targets.litert_library import Int8, Known
+from autoquant.targets.litert_library import IntegerOperator, Integers, Known
 from autoquant.targets.litert_operators import INT8_ENDS, data_near, quantizable
 
 
@@ -106,10 +106,10 @@ class LiteRTCompiler:
         """Write the file of a plan. Raises as `Compiler.compile`."""
         check_plan(plan, self._layers)
         _check_possible(plan)
-        operators = operators_in_int8(self._lite, plan, self.io)
+        operators = integer_operators(self._lite, plan, self.io)
         scales = self._calibrator.scales(plan, operators, self.io, corrections.activations)
         on_step("calibrate")
-        model = quantize(self._float_model(scales.balance), self._int8(plan, operators, scales), self._known)
+        model = quantize(self._float_model(scales.balance), self._integers(plan, operators, scales), self._known)
         layers = self._operators(model, plan)
         replace_weights(model, layers, corrections.weights)
         add_to_biases(model, layers, corrections.biases)
@@ -121,13 +121,14 @@ class LiteRTCompiler:
         """Scale and offset of every INT8 layer, before there is a file. Raises as `compile`."""
         check_plan(plan, self._layers)
         _check_possible(plan)
-        scales = self._calibrator.scales(plan, operators_in_int8(self._lite, plan, self.io), self.io)
+        scales = self._calibrator.scales(plan, integer_operators(self._lite, plan, self.io), self.io)
         record: dict[str, LayerRecord] = {}
         for name, layer in self._layers.items():
             if name in plan.int8:
+                bits = plan.int8[name].activation_bits
                 scale_w = () if layer.weight is None else tuple(map(float, scales.weights[layer.weight].reshape(-1)))
                 for entry, tensor in zip(layer.records, layer.activations, strict=True):
-                    own = scales.activations[tensor]
+                    own = scales.activations[tensor] if bits == 8 else scales.wide[tensor]
                     record[entry] = LayerRecord(own, scale_w, scales.balance.factors.get(name, ()))
         return record
 
@@ -142,17 +143,17 @@ class LiteRTCompiler:
     def between(self, plan: Plan) -> tuple[TensorBetween, ...]:
         """The tensors that a plan has in INT8 and no layer reads. Raises as `compile`."""
         check_plan(plan, self._layers)
-        return self._calibrator.between(plan, operators_in_int8(self._lite, plan, self.io), self.io)
+        return self._calibrator.between(plan, integer_operators(self._lite, plan, self.io), self.io)
 
     def shared_scales(self, plan: Plan) -> Mapping[str, SharedScale]:
         """The tensors that a plan has in INT8, by name, as they were calibrated. Raises as `compile`."""
         check_plan(plan, self._layers)
-        return self._calibrator.shared_scales(plan, operators_in_int8(self._lite, plan, self.io), self.io)
+        return self._calibrator.shared_scales(plan, integer_operators(self._lite, plan, self.io), self.io)
 
-    def _int8(self, plan: Plan, operators: Collection[int], scales: LiteScales) -> Int8:
+    def _integers(self, plan: Plan, operators: Mapping[int, int], scales: LiteScales) -> Integers:
         tensor_wise = {self._lite.layers[name] for name, settings in plan.int8.items() if not settings.channel_wise}
-        channel_wise = {index: index not in tensor_wise for index in operators}
-        return Int8(channel_wise, scales.activations, scales.weights, ends=self.io == INT8_ENDS)
+        own = {index: IntegerOperator(bits, index not in tensor_wise) for index, bits in operators.items()}
+        return Integers(own, scales.activations, scales.wide, scales.weights, ends=self.io == INT8_ENDS)
 
     def _float_model(self, balance: Balance) -> Any:
         """The float model (ModelT), balanced."""
@@ -180,9 +181,9 @@ class LiteRTCompiler:
             weight = tensors[op.inputs[kind.weight]] if layer.weight and kind.weight is not None else None
             scale_w = () if weight is None else tuple(map(float, weight.quantization.scale))
             for number, entry in enumerate(layer.records):
-                data = tensors[op.inputs[kind.data + number]].quantization
-                affine = Affine(float(data.scale[0]), int(data.zeroPoint[0]))
-                yield entry, LayerRecord(affine, scale_w, balance.factors.get(name, ()))
+                data = affine_of(tensors[op.inputs[kind.data + number]])
+                assert data is not None, entry
+                yield entry, LayerRecord(data, scale_w, balance.factors.get(name, ()))
 
 
 def _check_possible(plan: Plan) -> None:

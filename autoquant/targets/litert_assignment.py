@@ -1,4 +1,7 @@
-"""Assigns INT8 or float to the operators of a .tflite: to layers by the plan, to others by the fewest conversions."""
+"""Assigns INT8, INT16 or float to operators of a .tflite: to layers by the plan, to others by the fewest conversions.
+
+Where activations have 16 bits, weights have 8.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ import numpy as np
 from autoquant.calibration.plan import Plan
 from autoquant.errors import IN_FLOAT, PlanError, did_you_mean
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.targets.litert_operators import INT8_ENDS, SHAPE_READERS, all_data, quantizable
+from autoquant.targets.litert_operators import INT8_ENDS, SHAPE_READERS, all_data, quantizable, widenable
 
 Cost = TypeVar("Cost", int, float)
-INT8, FLOAT = 0, 1
-"""The two sides of the cut: its source and its sink."""
+INT8, FLOAT, WIDE = 0, 1, 1
+"""The two sides of a cut: its source, and its sink, which is float or 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +42,17 @@ class Flow:
 INPUTS, OUTPUTS = -1, -2
 
 
-def assign_int8(
+def assign_integers(
     lite: LiteGraph, in_float: Collection[str], io: str, *, float_operators: Collection[str] = ()
 ) -> frozenset[int]:
-    """Indices of the operators in INT8.
+    """Indices of the operators that compute in integers.
 
-    Layers are INT8 except those named `in_float`; operators that LiteRT Quantizer cannot make INT8 are float, and so
+    Layers do except those named `in_float`; operators that LiteRT Quantizer cannot make INT8 are float, and so
     are `float_operators`, by the names of their results. Inputs and outputs are of type `io`, float32 or int8. All
     other operators are such that there are the fewest conversions, one for each tensor whatever number of operators
-    read it converted; among equals as many as possible are INT8.
+    read it converted; among equals as few as possible are float.
 
-    That is a minimum cut whose source is INT8, and its sink float.
+    That is a minimum cut whose source is integers, and its sink float.
     """
     fixed = {**_fixed(lite, in_float, io), **dict.fromkeys(operators_of(lite, float_operators), FLOAT)}
     free = sorted(quantizable(lite) - fixed.keys())
@@ -60,10 +63,35 @@ def assign_int8(
     return frozenset(index for index, node in nodes.items() if index >= 0 and node not in floating)
 
 
-def operators_in_int8(lite: LiteGraph, plan: Plan, io: str) -> frozenset[int]:
-    """Those of a plan, by index. Raises PlanError where it leaves an operator in float that there is not."""
+def integer_operators(lite: LiteGraph, plan: Plan, io: str) -> Mapping[int, int]:
+    """The operators of a plan that compute in integers, by index, and the bits of their activations, 8 or 16.
+
+    Raises PlanError where it leaves an operator in float that there is not.
+    """
     in_float, free = lite.layers.keys() - plan.int8.keys(), plan.float_operators or ()
-    return assign_int8(lite, in_float, io, float_operators=free)
+    operators = assign_integers(lite, in_float, io, float_operators=free)
+    bits = {lite.layers[name]: settings.activation_bits for name, settings in plan.int8.items()}
+    if set(bits.values()) == {8}:
+        return dict.fromkeys(sorted(operators), 8)
+    wide = _widened(lite, operators, bits, io)
+    return {index: 16 if index in wide else 8 for index in sorted(operators)}
+
+
+def _widened(lite: LiteGraph, operators: Collection[int], bits: Mapping[int, int], io: str) -> frozenset[int]:
+    """Those of these operators whose activations have 16 bits: layers as `bits` say, others by the fewest conversions.
+
+    Among equals as few as possible. A minimum cut whose source is 8 bits and its sink 16; what float makes is converted
+    once for each number of bits.
+    """
+    possible = widenable(lite)
+    fixed = {INPUTS: INT8, OUTPUTS: INT8} | {index: INT8 for index in operators if index not in possible}
+    fixed |= {index: WIDE if own == 16 else INT8 for index, own in bits.items()}
+    free = [index for index in sorted(operators) if index not in fixed]
+    nodes = dict(fixed) | {index: number for number, index in enumerate(free, start=2)}
+    endless = 2 * len(all_data(lite)) + 1
+    edges = dict(_width_edges(lite, nodes, operators, io, endless=endless, first=2 + len(free)))
+    wide = minimum_cut(edges).floating
+    return frozenset(index for index, node in nodes.items() if index >= 0 and node in wide)
 
 
 def operators_of(lite: LiteGraph, results: Collection[str]) -> Iterator[int]:
@@ -79,21 +107,18 @@ def operators_of(lite: LiteGraph, results: Collection[str]) -> Iterator[int]:
         yield index
 
 
-def conversions(lite: LiteGraph, int8: Collection[int], io: str) -> tuple[Conversion, ...]:
-    """The conversions that it takes when the operators of these indices are INT8 and all others float.
+def conversions(lite: LiteGraph, operators: Mapping[int, int], io: str) -> tuple[Conversion, ...]:
+    """The conversions that it takes when these operators compute in integers of so many bits, and all others in float.
 
-    In the order of tensors. One more QUANTIZE, from INT8 to INT8, can be before an operator such as CONCATENATION,
-    whose inputs must all have one scale; it is none of these.
+    In the order of tensors; to float, to 8 bits, to 16. One more QUANTIZE, from INT8 to INT8, can be before an operator
+    such as CONCATENATION, whose inputs must all have one scale; it is none of these.
     """
-    ends = {INPUTS, OUTPUTS} if io == INT8_ENDS else set()
-    inside = ends.union(int8)
+    bits = {**dict.fromkeys((INPUTS, OUTPUTS), 8 if io == INT8_ENDS else 0), **operators}
     found = []
     for flow in flows(lite):
-        name = lite.name_of(flow.tensor)
-        if flow.maker in inside and not inside.issuperset(flow.readers):
-            found.append(Conversion(name, "DEQUANTIZE"))
-        elif flow.maker not in inside and not inside.isdisjoint(flow.readers):
-            found.append(Conversion(name, "QUANTIZE"))
+        wanted = {bits.get(reader, 0) for reader in flow.readers} - {bits.get(flow.maker, 0)}
+        kinds = ("QUANTIZE" if number else "DEQUANTIZE" for number in sorted(wanted))
+        found += [Conversion(lite.name_of(flow.tensor), kind) for kind in kinds]
     return tuple(found)
 
 
@@ -122,21 +147,41 @@ def conversion_edges(
     """The edges that let a cut pay for conversions, as (from, to) and capacity.
 
     `nodes` are those of operators, INPUTS and OUTPUTS; further ones are numbered from `first` on. `costs` gives what a
-    DEQUANTIZE and a QUANTIZE of a tensor cost, by its name. Each tensor has two nodes beside its maker m and its
-    readers r: m -> d costs the first and d -> r is endless, so that a DEQUANTIZE is paid, once, where m is INT8 and
-    any r is float; r -> q is endless and q -> m costs the second, which is the QUANTIZE.
+    DEQUANTIZE and a QUANTIZE of a tensor cost, by its name.
     """
     numbers = count(first)
     for flow in flows(lite):
         maker, readers = nodes[flow.maker], {nodes[reader] for reader in flow.readers}
-        if readers <= {maker}:
-            continue
-        to_float, to_int8 = next(numbers), next(numbers)
-        dequantize, quantize = costs(lite.name_of(flow.tensor))
-        yield (maker, to_float), dequantize
-        yield (to_int8, maker), quantize
-        yield from (((to_float, reader), endless) for reader in readers)
-        yield from (((reader, to_int8), endless) for reader in readers)
+        yield from _tensor_edges(maker, readers, costs(lite.name_of(flow.tensor)), numbers, endless=endless)
+
+
+def _width_edges(
+    lite: LiteGraph, nodes: Mapping[int, int], integers: Collection[int], io: str, *, endless: int, first: int
+) -> Iterator[tuple[tuple[int, int], int]]:
+    """The edges that let a cut pay for conversions between 8 and 16 bits; float is on whatever side is cheaper."""
+    inside = {*integers, *((INPUTS, OUTPUTS) if io == INT8_ENDS else ())}
+    numbers = count(first)
+    for flow in flows(lite):
+        readers = {nodes[reader] for reader in flow.readers if reader in inside}
+        maker = nodes[flow.maker] if flow.maker in inside else next(numbers)
+        yield from _tensor_edges(maker, readers, (1, 1), numbers, endless=endless)
+
+
+def _tensor_edges(
+    maker: int, readers: Collection[int], costs: tuple[Cost, Cost], numbers: Iterator[int], *, endless: Cost
+) -> Iterator[tuple[tuple[int, int], Cost]]:
+    """Those of one tensor, which has two nodes beside its maker m and its readers r.
+
+    m -> d has the first of the `costs` and d -> r is endless, so that a conversion to the sink's side is paid, once,
+    where m is on the source's and any r is not; r -> q is endless and q -> m has the second, that of the other one.
+    """
+    if set(readers) <= {maker}:
+        return
+    to_sink, to_source = next(numbers), next(numbers)
+    yield (maker, to_sink), costs[0]
+    yield (to_source, maker), costs[1]
+    yield from (((to_sink, reader), endless) for reader in readers)
+    yield from (((reader, to_source), endless) for reader in readers)
 
 
 def minimum_cut(capacities: Mapping[tuple[int, int], int]) -> Cut:

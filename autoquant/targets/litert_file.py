@@ -13,8 +13,8 @@ from autoquant.errors import IN_FLOAT, TrialError
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.kinds import Kind
-from autoquant.quantization.affine import INT32
-from autoquant.targets.litert_library import Int8, Known, quantize_operators
+from autoquant.quantization.affine import INT32, Affine
+from autoquant.targets.litert_library import Integers, Known, quantize_operators
 from autoquant.targets.litert_operators import SHAPE_READERS
 
 
@@ -41,14 +41,14 @@ def with_constants(model: Any, constants: Mapping[int, Array]) -> Any:
     return result
 
 
-def quantize(model: Any, int8: Int8, known: Known) -> Any:
-    """A new model (ModelT) with operators in INT8; the one given, which is prepared, stays as it is.
+def quantize(model: Any, integers: Integers, known: Known) -> Any:
+    """A new model (ModelT) with operators in integers; the one given, which is prepared, stays as it is.
 
     `known` is as of `quantize_operators`. Tensors keep their indices, inputs and outputs their names too. Raises
     TrialError where LiteRT Quantizer refuses.
     """
     result = _fresh(model)
-    quantize_operators(model, result, int8, known)
+    quantize_operators(model, result, integers, known)
     _keep_outputs(result, model.subgraphs[0].outputs)
     _ask_shapes_of_int8(result)
     flatbuffer.drop_unread(result.subgraphs[0], lambda op: len(op.outputs) > 0)
@@ -69,7 +69,7 @@ def replace_weights(model: Any, layers: Mapping[str, tuple[Any, Kind]], weights:
 
 
 def add_to_biases(model: Any, layers: Mapping[str, tuple[Any, Kind]], corrections: Mapping[str, Array]) -> None:
-    """Add to the INT32 biases of layers, in place, what `corrections` say in real units, (channels,).
+    """Add to the biases of layers, INT32 or INT64, in place, what `corrections` say in real units, (channels,).
 
     `layers` gives the operator (OperatorT) of each, and its kind. Raises TrialError where one would exceed INT32.
     """
@@ -85,17 +85,25 @@ def add_to_biases(model: Any, layers: Mapping[str, tuple[Any, Kind]], correction
         if not (np.abs(corrected) <= INT32.max).all():  # NaN fails too
             what = "its corrected bias exceeds int32"
             raise TrialError(name, what, hint=IN_FLOAT)
-        tensor.buffer = flatbuffer.add_buffer(model, corrected.astype(np.int32).view(np.uint8))
+        tensor.buffer = flatbuffer.add_buffer(model, corrected.astype(steps.dtype).view(np.uint8))
         graph.tensors.append(tensor)  # others may read the one that it was
         op.inputs[kind.bias] = len(graph.tensors) - 1
 
 
+def affine_of(tensor: Any) -> Affine | None:
+    """Scale and offset of a tensor (TensorT) of INT8 or INT16; None of another one."""
+    if tensor.type not in (schema.TensorType.INT8, schema.TensorType.INT16):
+        return None
+    bits = 8 * flatbuffer.DTYPES[tensor.type].itemsize
+    return Affine(float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]), bits)
+
+
 def count_qdq_ops(model: Any) -> int:
-    """How many operators turn float into INT8, or INT8 into float."""
+    """How many operators turn float, INT8 and INT16 into each other."""
     graph = model.subgraphs[0]
     conversions = [op for op in graph.operators if flatbuffer.op_name(model, op) in ("DEQUANTIZE", "QUANTIZE")]
     ends = [{graph.tensors[op.inputs[0]].type, graph.tensors[op.outputs[0]].type} for op in conversions]
-    return sum(schema.TensorType.FLOAT32 in types for types in ends)  # from INT8 to INT8 is no conversion
+    return sum(len(types) > 1 for types in ends)  # from INT8 to INT8 is no conversion
 
 
 def _fresh(model: Any) -> Any:

@@ -7,7 +7,7 @@ from copy import copy as shallow_copy
 from dataclasses import dataclass
 from functools import cache, partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from litert_quantizer import algorithm_manager, default_policy, params_generator, qtyping
@@ -21,12 +21,14 @@ from litert_quantizer.utils.tfl_flatbuffer_utils import TFL_OP_CODE_TO_NAME, get
 from autoquant.array import Array
 from autoquant.errors import TrialError
 from autoquant.model.litert.flatbuffer import schema
-from autoquant.quantization.affine import QMAX, QMIN, Affine
+from autoquant.quantization.affine import QMAX, Affine
 
 ALGORITHM = "autoquant"
 """What the library knows our way to scale and offset by: its own, and what it found is known the next time."""
 KNOWN = "known"
 """The key, in what the library is given as the range of a tensor, of what is known for this tensor."""
+WIDE = "wide"
+"""The key of the range that INT16 has of a tensor."""
 MOST = 4
 """Scales of a tensor that are known at once."""
 Known = dict[str, dict[Any, tuple[Any, Any]]]
@@ -35,14 +37,14 @@ ALGORITHMS: Mapping[str, Any] = MappingProxyType({"minmax": naive_min_max_quanti
 """Name of a weight algorithm in a plan -> the library's module that computes it."""
 
 
-def supports_int8(model: Any, op: Any) -> bool:
-    """Whether the library can make an operator (schema.OperatorT) of a model (ModelT) INT8."""
+def supports(model: Any, op: Any, bits: int) -> bool:
+    """Whether the library can give an operator (schema.OperatorT) of a model (ModelT) activations of 8 or 16 bits."""
     name = _name(model, op)
     if name is None or default_policy.is_non_quantizable_composite_op(op):
         return False
     try:
         algorithm_manager.check_op_quantization_config(
-            algorithm_manager.AlgorithmName.MIN_MAX_UNIFORM_QUANT, name, _int8_config(channel_wise=True)
+            algorithm_manager.AlgorithmName.MIN_MAX_UNIFORM_QUANT, name, _config(bits, channel_wise=True)
         )
     except ValueError:  # which is how it says that it cannot
         return False
@@ -70,35 +72,46 @@ def row_scales(rows: Array, algorithm: str) -> Array:
     return _weight_scales(name, None, rows, algorithm, channel_wise=True).reshape(-1)
 
 
-@dataclass(frozen=True, slots=True)
-class Int8:
-    """INT8 operators of a model, by index, with scales by name of the tensor.
+class IntegerOperator(NamedTuple):
+    """The bits of an operator's activations, and whether its weight, of 8 bits, has one scale a channel."""
 
-    `operators` says of each whether its weight has one scale a channel; `ends` whether inputs and outputs are INT8.
+    bits: int
+    channel_wise: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Integers:
+    """Integer operators of a model, by index, with scales by name of the tensor.
+
+    `activations` are those of INT8, `wide` those of INT16, which have no offset; a tensor that operators of both kinds
+    read or make is in both. `ends` says whether inputs and outputs are INT8.
     """
 
-    operators: Mapping[int, bool]
+    operators: Mapping[int, IntegerOperator]
     activations: Mapping[str, Affine]
+    wide: Mapping[str, Affine]
     weights: Mapping[str, Array]
     ends: bool
 
 
-def quantize_operators(model: Any, copy: Any, int8: Int8, known: Known) -> None:
-    """Make operators of a model's first subgraph INT8, in a copy of the model (both ModelT), which is changed in place.
+def quantize_operators(model: Any, copy: Any, integers: Integers, known: Known) -> None:
+    """Let operators of a model's first subgraph compute in integers, in a copy of the model (both ModelT), in place.
 
-    `known` is what earlier calls for the same model found, constants in INT8 among it, and is added to. Raises
+    `known` is what earlier calls for the same model found, constants in integers among it, and is added to. Raises
     TrialError where the library refuses.
     """
     _register()
     functions = copy.subgraphs[1:]
     model, copy.subgraphs = _alone(model), copy.subgraphs[:1]
     graph = copy.subgraphs[0]
-    ranges = {name: min_max(affine) for name, affine in int8.activations.items()}
-    ranges |= {name: {"min": -QMAX * scales, "max": QMAX * scales} for name, scales in int8.weights.items()}
+    ranges: dict[str, dict[str, Any]] = {name: min_max(affine) for name, affine in integers.activations.items()}
+    ranges |= {name: {"min": -QMAX * scales, "max": QMAX * scales} for name, scales in integers.weights.items()}
+    for name, affine in integers.wide.items():
+        ranges.setdefault(name, {})[WIDE] = min_max(affine)
     remembering = {name: {**ends, KNOWN: known.setdefault(name, {})} for name, ends in ranges.items()}
     try:
         params = params_generator.ParamsGenerator(model).generate_quantization_parameters(
-            _Recipe(model, int8), remembering, enable_progress_bar=False
+            _Recipe(model, integers), remembering, enable_progress_bar=False
         )
         steps = TransformationInstructionsGenerator().quant_params_to_transformation_insts(params, copy, False)
         # What reads an output is operator -1 to it, and so its transformations change the last one. Let that be none.
@@ -131,11 +144,11 @@ def _scale_keepers() -> frozenset[Any]:
 
 
 @cache
-def _int8_config(*, channel_wise: bool) -> Any:
-    """The configuration of an operator in INT8, with one weight scale a channel or in all."""
+def _config(bits: int, *, channel_wise: bool) -> Any:
+    """The configuration of an operator with activations of so many bits, and one weight scale a channel or in all."""
     granularity = qtyping.QuantGranularity
     return qtyping.OpQuantizationConfig(
-        activation_tensor_config=qtyping.TensorQuantizationConfig(num_bits=8, symmetric=False),
+        activation_tensor_config=qtyping.TensorQuantizationConfig(num_bits=bits, symmetric=bits != 8),
         weight_tensor_config=qtyping.TensorQuantizationConfig(
             num_bits=8, symmetric=True, granularity=granularity.CHANNELWISE if channel_wise else granularity.TENSORWISE
         ),
@@ -144,7 +157,7 @@ def _int8_config(*, channel_wise: bool) -> Any:
 
 
 def _weight_scales(name: Any, op: Any, weight: Array, algorithm: str, *, channel_wise: bool) -> Array:
-    config = _int8_config(channel_wise=channel_wise)
+    config = _config(8, channel_wise=channel_wise)
     compute = ALGORITHMS[algorithm].get_tensor_quant_params
     with np.errstate(divide="ignore", invalid="ignore"):  # channels of zeros
         params = compute(qtyping.OpInfo(op, name, 0, config), config.weight_tensor_config, weight, None)
@@ -152,37 +165,37 @@ def _weight_scales(name: Any, op: Any, weight: Array, algorithm: str, *, channel
 
 
 def min_max(affine: Affine) -> dict[str, Array]:
-    """The real numbers of -128 and 127, float64: exact, so that the library computes the same affine again."""
-    return {
-        "min": np.array((QMIN - affine.offset) * affine.scale),
-        "max": np.array((QMAX - affine.offset) * affine.scale),
-    }
+    """The real numbers of -128 and 127, float64: exact, so that the library computes the same affine again.
+
+    Of INT16 those of -32767 and 32767.
+    """
+    low = affine.low if affine.bits == 8 else -affine.high
+    return {"min": np.array(low), "max": np.array(affine.high)}
 
 
 class _Recipe:
-    """Says which operators are to be INT8, in the place of the library's RecipeManager: by name, not by expressions."""
+    """Says which operators compute in integers, in place of the library's RecipeManager: by name, not by patterns."""
 
-    def __init__(self, model: Any, int8: Int8) -> None:
+    def __init__(self, model: Any, integers: Integers) -> None:
         graph = model.subgraphs[0]
-        self._channel_wise = {
-            get_op_scope(graph.operators[index], graph.tensors): channel_wise
-            for index, channel_wise in int8.operators.items()
+        self._operators = {
+            get_op_scope(graph.operators[index], graph.tensors): own for index, own in integers.operators.items()
         }
-        self._ends = int8.ends
+        self._ends = IntegerOperator(8) if integers.ends else None
 
     def need_calibration(self) -> bool:
-        """INT8 needs ranges."""
+        """Integers need ranges."""
         return True
 
     def get_quantization_configs(self, target_op_name: Any, scope_name: str) -> tuple[str, Any]:
         """Algorithm and configuration of the operator whose results have these names; others stay in float."""
         if target_op_name in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-            chosen = True if self._ends else None
+            chosen = self._ends
         else:
-            chosen = self._channel_wise.get(scope_name)
+            chosen = self._operators.get(scope_name)
         if chosen is None:
             return algorithm_manager.AlgorithmName.NO_QUANTIZE, qtyping.OpQuantizationConfig()
-        return ALGORITHM, _int8_config(channel_wise=chosen)
+        return ALGORITHM, _config(chosen.bits, channel_wise=chosen.channel_wise)
 
 
 @cache
@@ -196,8 +209,10 @@ def _register() -> None:
 
 
 def _params(op_info: Any, tensor_quant_config: Any, tensor_content: Any = None, tensor_qsv: Any = None) -> Any:
-    """Scale and offset of a tensor, and its values in INT8 where it is a constant, as the library computes them."""
+    """Scale and offset of a tensor, and its integers where it is a constant, as the library computes them."""
     compute = naive_min_max_quantize.get_tensor_quant_params
+    if tensor_qsv is not None and tensor_quant_config.num_bits == 16:
+        tensor_qsv = {**tensor_qsv, **tensor_qsv.get(WIDE, {})}
     known = None if tensor_qsv is None else tensor_qsv.get(KNOWN)
     if known is None:
         return compute(op_info, tensor_quant_config, tensor_content, tensor_qsv)

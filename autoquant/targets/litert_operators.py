@@ -1,4 +1,4 @@
-"""Operators of a .tflite that can be INT8, those that keep the scale of their input, and the tensors of data."""
+"""Operators of a .tflite that can be INT8 or INT16, those that keep the scale of their input, and tensors of data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import MappingProxyType
 from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.quantization.affine import Affine
-from autoquant.targets.litert_library import keeps_input_scale, quantizes_weight, supports_int8
+from autoquant.targets.litert_library import keeps_input_scale, quantizes_weight, supports
 
 INT8_ENDS = "int8"
 """The type of inputs and outputs, where it is not float32."""
@@ -19,6 +19,8 @@ FIXED_SCALES: Mapping[str, Affine] = MappingProxyType(
     {"LOGISTIC": Affine(1 / 256, -128), "SOFTMAX": Affine(1 / 256, -128), "TANH": Affine(1 / 128, 0)}
 )
 """Operator -> scale and offset that its result has in INT8, whatever was calibrated: LiteRT's kernels know no other."""
+FIXED_WIDE = Affine(1 / 32768, 0, 16)
+"""That of all their results in INT16."""
 MODELS = 4
 """Models of which answers are cached."""
 
@@ -34,14 +36,20 @@ def quantizable(lite: LiteGraph) -> frozenset[int]:
         index
         for index, op in enumerate(lite.operators)
         if (index in layers or not quantizes_weight(lite.model, op))
-        and supports_int8(lite.model, op)
+        and supports(lite.model, op, 8)
         and not all_data(lite).isdisjoint(map(int, (*op.inputs, *op.outputs)))
     )
 
 
 @lru_cache(MODELS)
+def widenable(lite: LiteGraph) -> frozenset[int]:
+    """Indices of the operators that can be INT8, and can have activations of 16 bits instead."""
+    return frozenset(index for index in quantizable(lite) if supports(lite.model, lite.operators[index], 16))
+
+
+@lru_cache(MODELS)
 def scale_keepers(lite: LiteGraph) -> frozenset[int]:
-    """Indices of the operators whose results in INT8 have scale and offset of their only data input."""
+    """Indices of the operators whose results in integers have scale and offset of their only data input."""
     return frozenset(
         index
         for index, op in enumerate(lite.operators)
@@ -66,7 +74,7 @@ def data_of(lite: LiteGraph, tensors: Iterable[int]) -> list[int]:
 
 
 def data_near(lite: LiteGraph, operators: Collection[int], io: str) -> list[int]:
-    """Tensors that INT8 operators, and inputs and outputs if they are INT8, read or make; in order of index."""
+    """Tensors that these operators, and inputs and outputs if they are INT8, read or make; in order of index."""
     near = {int(t) for index in operators for op in [lite.operators[index]] for t in (*op.inputs, *op.outputs)}
     if io == INT8_ENDS:
         near.update(map(int, (*lite.subgraph.inputs, *lite.subgraph.outputs)))

@@ -31,8 +31,8 @@ from autoquant.targets.litert_assignment import (
     OUTPUTS,
     conversion_edges,
     conversions,
+    integer_operators,
     minimum_cut,
-    operators_in_int8,
 )
 from autoquant.targets.litert_operators import INT8_ENDS, quantizable
 from autoquant.tuning.builder import Builder
@@ -63,9 +63,9 @@ class EstimatedLatency:
 
     def __call__(self, plan: Plan) -> float:
         """Of a plan."""
-        int8 = operators_in_int8(self.lite, self.completed(plan), self.io)
-        converted = [(one.kind, one.tensor) for one in conversions(self.lite, int8, self.io)]
-        return self.times.total(int8, converted) / self.all_float
+        operators = integer_operators(self.lite, self.completed(plan), self.io)
+        converted = [(one.kind, one.tensor) for one in conversions(self.lite, operators, self.io)]
+        return self.times.total(operators, converted) / self.all_float
 
     @cached_property
     def lowest(self) -> float:

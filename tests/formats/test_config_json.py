@@ -41,7 +41,15 @@ SETTING = st.one_of(
 DMQ = st.none() | st.floats(0.2, 0.8)
 ALGORITHM = st.sampled_from(WEIGHT_ALGORITHMS)
 LAYER_PLAN = st.builds(
-    LayerPlan, SETTING, st.booleans(), st.booleans(), st.sampled_from(WEIGHT_BITS), DMQ, ALGORITHM, st.booleans()
+    LayerPlan,
+    SETTING,
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(WEIGHT_BITS),
+    DMQ,
+    ALGORITHM,
+    st.booleans(),
+    st.sampled_from([8, 16]),
 )
 TENSOR_PLAN = st.builds(LayerPlan, SETTING, st.booleans(), st.just(False), power_of_two=st.booleans())
 NAME = st.text().filter(lambda name: name not in GLOBAL and ":" not in name)
@@ -94,7 +102,7 @@ def kinds(value: dict[str, Any]) -> dict[str, type]:
 
 def check_activation(activation: dict[str, Any]) -> None:
     own = {"ifmr": AMCT_IFMR, "hfmg": AMCT_HFMG}[activation["act_algo"]]
-    assert kinds(activation) == AMCT_ACTIVATION | own and activation["num_bits"] == 8
+    assert kinds(activation) == AMCT_ACTIVATION | own and activation["num_bits"] in (8, 16)
     if own is AMCT_IFMR:
         start, end = activation["search_range"]
         assert 0 < start < end and 0 < activation["search_step"] <= end - start

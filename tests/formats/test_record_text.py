@@ -15,7 +15,8 @@ from autoquant.formats.record_text import MESSAGE, load_record, parse_record, re
 from autoquant.formats.text_proto import shipped_message
 from autoquant.quantization.affine import EPSILON, Affine
 
-AFFINE = st.builds(Affine, st.floats(EPSILON, 1.0 / EPSILON, width=32), st.integers(-128, 127))
+STEP = st.floats(EPSILON, 1.0 / EPSILON, width=32)
+AFFINE = st.builds(Affine, STEP, st.integers(-128, 127)) | st.builds(Affine, STEP, st.just(0), st.just(16))
 SCALE = st.floats(0.0, exclude_min=True, allow_infinity=False, width=32)
 FACTORS = st.lists(st.floats(EPSILON, 1.0 / EPSILON, width=32), max_size=3).map(tuple)
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -158,7 +159,11 @@ BAD = [
     (entry(f"{GOOD} shift_bit: 1 shift_bit: 1"), f"{CONV}there are 2 shift_bit for 1 scale_w"),
     (entry(f"{GOOD} tensor_balance_factor: 0"), f"{CONV}tensor_balance_factor must hold positive"),
     (entry(f"{GOOD} dst_type: 'INT4'"), f"{CONV}dst_type INT4 is not supported, only INT8; calibrate the layer anew"),
-    (entry(f"{GOOD} act_type: 'INT16'"), f"{CONV}act_type INT16 is not supported, only INT8"),
+    (entry(f"{GOOD} act_type: 'INT4'"), f"{CONV}act_type INT4 is not supported, only INT8, INT16"),
+    (
+        entry("scale_d: 0.5 offset_d: 1 scale_w: 1 offset_w: 0 act_type: 'INT16'"),
+        f"{CONV}there are 8 bits, or 16 without an offset, got 16 with 1",
+    ),
     (entry(f"{GOOD} wts_type: 'INT4'"), f"{CONV}wts_type INT4 is not supported, only INT8, INT7, INT6"),
     (entry(f"{GOOD} op_data_type: 'FLOAT16'"), f"{CONV}op_data_type FLOAT16 is not supported, only FLOAT32"),
     (

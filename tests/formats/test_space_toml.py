@@ -179,6 +179,7 @@ BAD = [
     ("[layer]\ndmq_balancer = []", "my.toml.layer.dmq_balancer: expected a list of numbers or false, got []"),
     ("[layer]\ndmq_balancer = [0.5, 0.5]", "my.toml.layer.dmq_balancer: a value appears twice in [0.5, 0.5]"),
     ("[global]\ndmq_balancer = 0.5\n[layer]\ndmq_balancer = 0.5", "my.toml.layer.dmq_balancer: is in [global] as"),
+    ("[layer]\nactivation_bits = [8, 4]", "my.toml.layer.activation_bits: unknown 4; it can be 8, 16"),
     ("[layer]\nweight_algorithm = 'octave'", "my.toml.layer.weight_algorithm: unknown 'octave'; try 'octav'"),
     ("[layer]\nweight_algorithm = ['mse', 'mse']", "my.toml.layer.weight_algorithm: a value appears twice"),
     ("[layer]\nweight_algorithm = false", "my.toml.layer.weight_algorithm: expected a list of str, got False"),

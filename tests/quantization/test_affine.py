@@ -10,7 +10,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from autoquant.quantization.affine import EPSILON, Affine, Range, asymmetric, powers_of_two, symmetric, weight_scales
+from autoquant.quantization.affine import (
+    EPSILON,
+    Affine,
+    Range,
+    asymmetric,
+    powers_of_two,
+    symmetric,
+    weight_scales,
+    wide,
+)
 
 SIDE = st.floats(0.0, 1e8, allow_subnormal=False)
 """How far a range reaches to one side; its widest scale, 2e8 / 255, is legal."""
@@ -171,3 +180,22 @@ def test_no_affine(scale: float, offset: int, message: str) -> None:
 )
 def test_a_range_covers_zero(low: float, high: float, expected: tuple[float, float]) -> None:
     assert Range.covering(low, high) == Range(*expected)
+
+
+@given(st.floats(0.0, 1e6, width=32), st.floats(0.0, 1e6, width=32), st.booleans())
+def test_16_bits_reach_twice_as_far_as_the_range_and_have_steps_of_a_128th_of_8_bits(
+    low: float, high: float, power_of_two: bool
+) -> None:
+    found, narrow = wide(Range(-low, high), power_of_two=power_of_two), symmetric(Range(-low, high))
+    largest = max(low, high)
+    assert found.bits == 16 and found.offset == 0
+    assert found.low < -1.99 * largest <= 1.99 * largest < found.high
+    if largest > 1.0:
+        assert found.scale <= (2.0 if power_of_two else 1.0) * narrow.scale / 128 * 1.01
+    fractions = np.frexp(found.scale)[0]
+    assert fractions == 0.5 or not power_of_two
+
+
+def test_16_bits_have_no_offset() -> None:
+    with pytest.raises(ValueError, match="16 without an offset, got 16 with 3"):
+        Affine(1.0, 3, 16)

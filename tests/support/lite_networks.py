@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.schema_py_generated import TensorType
+from numpy.typing import NDArray
 
 from autoquant.calibration.plan import LayerPlan, Plan, layer_plan
 from autoquant.calibration.ranges import MinMax
@@ -104,3 +105,61 @@ def calibrated(model: Model, x: Any) -> LiteNetwork:
     assert isinstance(model.program, LiteGraph)
     values = SavedLite(model.program.content).run(x, names=names)
     return LiteNetwork(model, layers, x, collect([(1, [values])], key="", channels=sorted(channels)))
+
+
+IMAGE = (None, 8, 8, 4)
+"""The shape of the placeholder of a network of convolutions."""
+
+
+def constant(*shape: int) -> Any:
+    """Numbers that depend on the place in the graph, so that no two constants are one."""
+    import tensorflow as tf
+
+    place = len(tf.compat.v1.get_default_graph().get_operations())
+    return tf.constant((np.random.default_rng([place, *shape]).normal(size=shape) / 2).astype(np.float32))
+
+
+def conv(x: Any, name: str, *, stride: int = 1, relu: bool = True) -> Any:
+    import tensorflow as tf
+
+    x = tf.nn.conv2d(x, constant(3, 3, x.shape[-1], 4), stride, "SAME", name=name)
+    x = tf.nn.bias_add(x, constant(4))
+    return tf.nn.relu(x) if relu else x
+
+
+def named(x: Any, name: str = "y") -> Any:
+    import tensorflow as tf
+
+    return tf.identity(x, name=name)
+
+
+def error(net: LiteNetwork, saved: SavedLite, output: str = "y") -> float:
+    want = net.float_outputs()[output]
+    return float(np.linalg.norm(saved.run(net.x)[output] - want) / np.linalg.norm(want))
+
+
+def between_layers() -> dict[str, tuple[Callable[..., Any], set[str]]]:
+    import tensorflow as tf
+
+    return {
+        "concat": (lambda x: tf.concat([x, x * 2.0, x - 3.0], -1), {"MUL", "SUB", "CONCATENATION"}),
+        "split": (lambda x: tf.concat(tf.split(x, 2, -1)[::-1], -1), {"SPLIT", "CONCATENATION"}),
+        "softmax": (tf.nn.softmax, {"SOFTMAX"}),
+        "logistic": (tf.sigmoid, {"LOGISTIC"}),
+        "tanh": (tf.tanh, {"TANH"}),
+        "mean": (lambda x: tf.reduce_mean(x, (1, 2), keepdims=True), {"MEAN"}),
+        "max pooling": (lambda x: tf.nn.max_pool2d(x, 2, 2, "SAME"), {"MAX_POOL_2D"}),
+        "pad": (lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), {"PAD"}),
+        "transpose": (lambda x: tf.transpose(x, (0, 2, 1, 3)), {"TRANSPOSE"}),
+        "slice": (lambda x: x[:, 1:5, ::2], {"STRIDED_SLICE"}),
+        "reshape": (lambda x: tf.reshape(x, (-1, 4, 16, 4)), {"RESHAPE"}),
+        "resize": (lambda x: tf.image.resize(x, (16, 16)), {"RESIZE_BILINEAR"}),
+        "mul": (lambda x: x * constant(4), {"MUL"}),
+        "hard swish": (lambda x: x * tf.nn.relu6(x + 3.0) / 6.0, {"HARD_SWISH"}),
+        "maximum": (lambda x: tf.maximum(x, 1.0 - x), {"SUB", "MAXIMUM"}),
+        "pack": (lambda x: tf.reshape(tf.stack([x, x * 3.0], 1), (-1, 16, 8, 4)), {"MUL", "PACK", "RESHAPE"}),
+    }
+
+
+def windows(x: NDArray[Any], size: int) -> NDArray[Any]:
+    return np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))

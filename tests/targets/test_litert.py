@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ai_edge_litert.schema_py_generated import TensorType
-from lite_networks import LiteNetwork, SavedLite
+from lite_networks import IMAGE, LiteNetwork, SavedLite, between_layers, constant, conv, error, named, windows
 from numpy.typing import NDArray
 
 from autoquant.calibration.plan import Plan
@@ -22,38 +22,7 @@ from autoquant.model.model import Fusion
 from autoquant.quantization.affine import Affine
 from autoquant.targets.base import NO_CORRECTIONS, Corrections
 from autoquant.targets.litert import LiteRTTarget
-from autoquant.targets.litert_assignment import assign_int8, conversions
-
-
-def constant(*shape: int) -> Any:
-    """Numbers that depend on the place in the graph, so that no two constants are one."""
-    import tensorflow as tf
-
-    place = len(tf.compat.v1.get_default_graph().get_operations())
-    return tf.constant((np.random.default_rng([place, *shape]).normal(size=shape) / 2).astype(np.float32))
-
-
-def conv(x: Any, name: str, *, stride: int = 1, relu: bool = True) -> Any:
-    import tensorflow as tf
-
-    x = tf.nn.conv2d(x, constant(3, 3, x.shape[-1], 4), stride, "SAME", name=name)
-    x = tf.nn.bias_add(x, constant(4))
-    return tf.nn.relu(x) if relu else x
-
-
-def named(x: Any, name: str = "y") -> Any:
-    import tensorflow as tf
-
-    return tf.identity(x, name=name)
-
-
-IMAGE = (None, 8, 8, 4)
-
-
-def error(net: LiteNetwork, saved: SavedLite, output: str = "y") -> float:
-    want = net.float_outputs()[output]
-    return float(np.linalg.norm(saved.run(net.x)[output] - want) / np.linalg.norm(want))
-
+from autoquant.targets.litert_assignment import conversions, integer_operators
 
 # What is INT8
 
@@ -120,29 +89,6 @@ def test_a_residual_addition_is_int8(lite_network: Callable[..., LiteNetwork], t
     assert error(net, saved) < 0.05
 
 
-def between_layers() -> dict[str, tuple[Callable[..., Any], set[str]]]:
-    import tensorflow as tf
-
-    return {
-        "concat": (lambda x: tf.concat([x, x * 2.0, x - 3.0], -1), {"MUL", "SUB", "CONCATENATION"}),
-        "split": (lambda x: tf.concat(tf.split(x, 2, -1)[::-1], -1), {"SPLIT", "CONCATENATION"}),
-        "softmax": (tf.nn.softmax, {"SOFTMAX"}),
-        "logistic": (tf.sigmoid, {"LOGISTIC"}),
-        "tanh": (tf.tanh, {"TANH"}),
-        "mean": (lambda x: tf.reduce_mean(x, (1, 2), keepdims=True), {"MEAN"}),
-        "max pooling": (lambda x: tf.nn.max_pool2d(x, 2, 2, "SAME"), {"MAX_POOL_2D"}),
-        "pad": (lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), {"PAD"}),
-        "transpose": (lambda x: tf.transpose(x, (0, 2, 1, 3)), {"TRANSPOSE"}),
-        "slice": (lambda x: x[:, 1:5, ::2], {"STRIDED_SLICE"}),
-        "reshape": (lambda x: tf.reshape(x, (-1, 4, 16, 4)), {"RESHAPE"}),
-        "resize": (lambda x: tf.image.resize(x, (16, 16)), {"RESIZE_BILINEAR"}),
-        "mul": (lambda x: x * constant(4), {"MUL"}),
-        "hard swish": (lambda x: x * tf.nn.relu6(x + 3.0) / 6.0, {"HARD_SWISH"}),
-        "maximum": (lambda x: tf.maximum(x, 1.0 - x), {"SUB", "MAXIMUM"}),
-        "pack": (lambda x: tf.reshape(tf.stack([x, x * 3.0], 1), (-1, 16, 8, 4)), {"MUL", "PACK", "RESHAPE"}),
-    }
-
-
 @pytest.mark.parametrize("kind", list(between_layers()))
 def test_operators_between_layers_are_int8(lite_network: Callable[..., LiteNetwork], tmp_path: Path, kind: str) -> None:
     write, wanted = between_layers()[kind]
@@ -151,7 +97,9 @@ def test_operators_between_layers_are_int8(lite_network: Callable[..., LiteNetwo
     made = net.make(path, net.plan())
     saved = net.saved(path)
     assert wanted <= set(saved.kinds)
-    assert made.qdq_ops == 2 == len(conversions(net.lite, assign_int8(net.lite, (), "float32"), "float32"))
+    assert (
+        made.qdq_ops == 2 == len(conversions(net.lite, integer_operators(net.lite, net.plan(), "float32"), "float32"))
+    )
     assert error(net, saved) < 0.05
 
 
@@ -264,10 +212,6 @@ def integers(saved: SavedLite, op: Any) -> tuple[Any, ...]:
 
 def rescaled(sums: NDArray[Any], scales: list[NDArray[Any]], zeros: list[int]) -> Any:
     return np.clip(np.rint(sums * scales[0] * scales[1] / scales[2]) + zeros[2], -128, 127)
-
-
-def windows(x: NDArray[Any], size: int) -> NDArray[Any]:
-    return np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))
 
 
 @pytest.mark.parametrize("settings", [{}, {"channel_wise": False}, {"weight_algorithm": "octav"}], ids=str)

@@ -11,12 +11,15 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.targets.litert_assignment import Conversion, assign_int8, conversions
+from autoquant.targets.litert_assignment import Conversion, assign_integers, conversions, integer_operators
 
 LAYER, FREE, UNABLE, SHAPE = "AVERAGE_POOL_2D", "CONCATENATION", "ABS", "SHAPE"
 """A layer, an operator about which there is a choice, one that LiteRT Quantizer cannot do, one that reads a shape."""
+NARROW = "SPACE_TO_DEPTH"
+"""An operator about which there is a choice, but 16 bits."""
 
 
 def graph(operators: Sequence[tuple[str, Sequence[int]]], outputs: Sequence[int]) -> LiteGraph:
@@ -87,9 +90,55 @@ def test_there_are_the_fewest_conversions_and_among_equals_the_most_in_int8(case
     ]
     costs = [counted_conversions(operators, outputs, one, ends) for one in tried]
     best = [one for one, cost in zip(tried, costs, strict=True) if cost == min(costs)]
-    found = assign_int8(lite, in_float, "int8" if ends else "float32", float_operators=float_operators)
+    found = assign_integers(lite, in_float, "int8" if ends else "float32", float_operators=float_operators)
     assert found == {n for one in best for n, int8 in one.items() if int8}, "all that is INT8 in any of the best"
-    assert len(conversions(lite, found, "int8" if ends else "float32")) == min(costs)
+    assert len(conversions(lite, dict.fromkeys(found, 8), "int8" if ends else "float32")) == min(costs)
+
+
+@st.composite
+def wide_networks(draw: Callable[..., Any]) -> tuple[Any, ...]:
+    operators: list[tuple[str, list[int]]] = [(LAYER, [0])]
+    for number in range(1, draw(st.integers(2, 7))):
+        kind = draw(st.sampled_from([LAYER, LAYER, FREE, FREE, UNABLE, NARROW]))
+        inputs = st.lists(st.integers(0, number), min_size=1, max_size=3 if kind == FREE else 1)
+        operators.append((kind, draw(inputs)))
+    outputs = draw(st.lists(st.integers(0, len(operators)), min_size=1, max_size=2, unique=True))
+    layers = [f"l{n}" for n, (kind, _) in enumerate(operators) if kind == LAYER]
+    bits = draw(st.fixed_dictionaries({name: st.sampled_from([0, 8, 16]) for name in layers}))
+    return operators, outputs, bits | {"l0": bits["l0"] or 16}, draw(st.booleans())
+
+
+@given(wide_networks())
+def test_there_are_the_fewest_conversions_between_8_and_16_bits_and_among_equals_the_fewest_of_16(
+    case: tuple[Any, ...],
+) -> None:
+    """Of all ways to have these operators in integers."""
+    operators, outputs, bits, ends = case
+    lite, io = graph(operators, outputs), "int8" if ends else "float32"
+    layers = {name: LayerPlan(activation_bits=own) if own else None for name, own in bits.items()}
+    found = integer_operators(lite, Plan(layers), io)
+    in_float = [name for name, own in bits.items() if not own]
+    assert list(found) == sorted(assign_integers(lite, in_float, io))
+    known = {n: bits[f"l{n}"] if operators[n][0] == LAYER else 8 for n in found if operators[n][0] != FREE}
+    free = [n for n in found if n not in known]
+    tried = [known | dict(zip(free, own, strict=True)) for own in itertools.product([8, 16], repeat=len(free))]
+    costs = [conversions_between(operators, outputs, one, ends) for one in tried]
+    best = [one for one, cost in zip(tried, costs, strict=True) if cost == min(costs)]
+    assert {n for n, own in found.items() if own == 16} == set.intersection(
+        *({n for n, own in one.items() if own == 16} for one in best)
+    )
+    assert len(conversions(lite, found, io)) == conversions_between(operators, outputs, found, ends)
+
+
+def conversions_between(operators: Any, outputs: Any, bits: Mapping[int, int], ends: bool) -> int:
+    """One for each tensor and each number of bits, 0 for float, that any reader has and its maker has not."""
+    total = 0
+    for made in range(len(operators) + 1):
+        end = 8 if ends else 0
+        readers = {bits.get(n, 0) for n, (_, inputs) in enumerate(operators) if made in inputs}
+        readers |= {end} if made in outputs else set()
+        total += len(readers - {bits.get(made - 1, 0) if made else end})
+    return total
 
 
 @pytest.mark.parametrize(
@@ -116,11 +165,11 @@ def test_small_graphs_by_hand(
     kinds: list[str],
 ) -> None:
     lite = graph(operators, outputs)
-    assert assign_int8(lite, in_float, "float32") == int8
+    assert assign_integers(lite, in_float, "float32") == int8
     wanted = tuple(Conversion(*pair.split()) for pair in kinds)
-    assert conversions(lite, assign_int8(lite, in_float, "float32"), "float32") == wanted
+    assert conversions(lite, dict.fromkeys(int8, 8), "float32") == wanted
 
 
 def test_a_weight_that_is_no_layer_s_stays_in_float() -> None:
     lite = graph([(LAYER, [0]), ("CONV_2D", [1]), (FREE, [2])], [3])
-    assert assign_int8(lite, (), "float32") == {0}
+    assert assign_integers(lite, (), "float32") == {0}

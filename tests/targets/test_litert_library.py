@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,13 +30,13 @@ from autoquant.quantization.affine import EPSILON, Affine
 from autoquant.targets.litert_library import (
     ALGORITHM,
     MOST,
-    _int8_config,
+    _config,
     _params,
     _register,
     keeps_input_scale,
     min_max,
     quantizes_weight,
-    supports_int8,
+    supports,
 )
 
 FUNCTIONS: list[tuple[Callable[..., Any], str]] = [
@@ -132,8 +133,8 @@ def test_our_algorithm_is_the_library_s_own() -> None:
 
 
 def test_what_is_known_is_of_the_same_values_and_range_alone() -> None:
-    config = _int8_config(channel_wise=True).weight_tensor_config
-    info = qtyping.OpInfo(OperatorT(), qtyping.TFLOperationName.FULLY_CONNECTED, 0, _int8_config(channel_wise=True))
+    config = _config(8, channel_wise=True).weight_tensor_config
+    info = qtyping.OpInfo(OperatorT(), qtyping.TFLOperationName.FULLY_CONNECTED, 0, _config(8, channel_wise=True))
     weight, known = np.linspace(-1.0, 1.0, 6, dtype=np.float32).reshape(2, 3), {}  # type: ignore[var-annotated]
 
     def found(values: np.ndarray, scale: float, **also: Any) -> Any:
@@ -183,12 +184,18 @@ def test_operators_that_keep_the_scale_of_their_input() -> None:
 
 def test_operators_that_can_be_int8() -> None:
     known = {*WITH_WEIGHT.split(), *SAME_SCALE.split(), *OWN_SCALE.split()}
-    assert operators_that(supports_int8) == known - {"EMBEDDING_LOOKUP"}
+    assert operators_that(partial(supports, bits=8)) == known - {"EMBEDDING_LOOKUP"}
+
+
+def test_operators_that_can_have_16_bits() -> None:
+    known = {*WITH_WEIGHT.split(), *SAME_SCALE.split(), *OWN_SCALE.split()}
+    narrow = {"EMBEDDING_LOOKUP", "HARD_SWISH", "SPACE_TO_DEPTH", "SQUARED_DIFFERENCE"}
+    assert operators_that(partial(supports, bits=16)) == known - narrow
 
 
 @pytest.mark.parametrize("name", IN_FLOAT.split())
 def test_an_operator_that_cannot_be_int8_is_no_error(name: str) -> None:
-    assert not supports_int8(*operator(name))
+    assert not supports(*operator(name), 8)
 
 
 @given(st.floats(EPSILON, 1 / EPSILON, width=32), st.integers(-128, 127))

@@ -25,8 +25,9 @@ from autoquant.quantization.affine import Affine
 class FakeQuantized:
     """An operator by its index, and what becomes of its inputs, by their numbers.
 
-    `data` are rounded to INT8 and back; before that their last axis is multiplied by `factors`, where there are any.
-    `constants` are those that INT8 has, in real units, in the layout of the file; its last input may be missing.
+    `data` are rounded to INT8, or INT16, and back; before that their last axis is multiplied by `factors`, where there
+    are any. `constants` are those of the integer operator, in real units, in the layout of the file; its last input may
+    be missing.
     `added` is a vector that is added to its result. `layer` is what errors call it.
     """
 
@@ -47,7 +48,7 @@ def fake_quantize(builder: LiteBuilder, op: Any, wanted: FakeQuantized, *, at: i
         tensor = int(op.inputs[number])
         if wanted.factors is not None:
             tensor = _balanced(builder, tensor, wanted, at)
-        op.inputs[number] = builder.quantize_dequantize(tensor, affine.scale, affine.offset, at=at)
+        op.inputs[number] = builder.quantize_dequantize(tensor, affine.scale, affine.offset, bits=affine.bits, at=at)
     for number, value in wanted.constants.items():
         _put_constant(builder, op, number, value)
     if wanted.added is not None:

@@ -25,7 +25,7 @@ from autoquant.evaluation.latency.latency import (
 )
 from autoquant.evaluation.latency.models import feed, layer_of, lite_of, one_batch, opened
 from autoquant.model.litert import flatbuffer
-from autoquant.model.litert.builder import hold_int8
+from autoquant.model.litert.builder import hold_integers
 from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.interpreter import plain_interpreter
 from autoquant.model.litert.kinds import HOLDS_SUBGRAPHS
@@ -129,7 +129,7 @@ def conversion(kind: str, shape: Sequence[int]) -> Operator:
         tensor.name, tensor.buffer, tensor.type = name.encode(), 0, schema.TensorType.FLOAT32
         tensor.shape = np.asarray(shape, np.int32)
         sub.tensors.append(tensor)
-    hold_int8(sub.tensors[kind == QUANTIZE], scale=2.0**-7, zero=0)
+    hold_integers(sub.tensors[kind == QUANTIZE], scale=2.0**-7, zero=0)
     op = schema.OperatorT()
     op.opcodeIndex, op.inputs, op.outputs = 0, [0], [1]
     sub.operators, sub.inputs, sub.outputs = [op], [0], [1]

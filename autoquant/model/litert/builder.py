@@ -56,7 +56,7 @@ class LiteBuilder:
         self._operators: list[Any] = list(lite.operators)
         self._added: dict[int, list[Any]] = {}
         self._codes: dict[int, int] = {}
-        self._rounded: dict[tuple[int, float, int], tuple[int, int]] = {}
+        self._rounded: dict[tuple[int, float, int, int], tuple[int, int]] = {}
 
     def tensor(self, index: int) -> Any:
         """A tensor, not to be changed."""
@@ -109,20 +109,21 @@ class LiteBuilder:
         self._model.buffers[number] = buffer = copy(self._model.buffers[number])
         buffer.data = _float32_bytes(value)
 
-    def quantize_dequantize(self, tensor: int, scale: float, zero: int, *, at: int) -> int:
+    def quantize_dequantize(self, tensor: int, scale: float, zero: int, *, at: int, bits: int = 8) -> int:
         """Add what rounds a tensor to INT8 and back, (clip(round(x / scale) + zero, -128, 127) - zero) * scale.
 
+        With 16 bits to INT16.
         Returns the result; what was rounded so before that place already is not rounded again.
         """
-        key = tensor, scale, zero
+        key = tensor, scale, zero, bits
         found, place = self._rounded.get(key, (tensor, at + 1))
         if place <= at:
             return found
         steps, real = self.like(tensor), self.like(tensor)
-        hold_int8(self._graph.tensors[steps], scale=scale, zero=zero)
+        hold_integers(self._graph.tensors[steps], scale=scale, zero=zero, bits=bits)
         self.add(schema.BuiltinOperator.QUANTIZE, [tensor], steps, at=at)
         self.add(schema.BuiltinOperator.DEQUANTIZE, [steps], real, at=at)
-        self._rounded[key] = self._rounded[real, scale, zero] = real, at
+        self._rounded[key] = self._rounded[real, scale, zero, bits] = real, at
         return real
 
     def without_activation(self, index: int) -> int:
@@ -179,9 +180,10 @@ class LiteBuilder:
                 self._model.buffers[number] = schema.BufferT()
 
 
-def hold_int8(tensor: Any, *, scale: float, zero: int) -> None:
-    """Let a tensor (TensorT) hold INT8: real = (q - zero) * scale."""
-    tensor.type, tensor.quantization = schema.TensorType.INT8, schema.QuantizationParametersT()
+def hold_integers(tensor: Any, *, scale: float, zero: int, bits: int = 8) -> None:
+    """Let a tensor (TensorT) hold INT8 or INT16: real = (q - zero) * scale."""
+    tensor.type = schema.TensorType.INT8 if bits == 8 else schema.TensorType.INT16
+    tensor.quantization = schema.QuantizationParametersT()
     tensor.quantization.scale, tensor.quantization.zeroPoint = [scale], [zero]
 
 

@@ -33,8 +33,8 @@ class Kind:
     weight_algorithms: tuple[str, ...] = CLIPPED
 
     def abilities(self, *, balanceable: bool) -> Abilities:
-        """What of a layer's settings it can carry out; the INT8 kernels know weights of 8 bits."""
-        return Abilities(self.per_channel, balanceable, (8,), self.weight_algorithms)
+        """What of a layer's settings it can carry out; the integer kernels know weights of 8 bits."""
+        return Abilities(self.per_channel, balanceable, (8,), self.weight_algorithms, (8, 16))
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(

@@ -28,6 +28,7 @@ from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
 from autoquant.model.model import known_constant
 from autoquant.quantization.affine import Affine
+from autoquant.targets.litert_file import affine_of
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ class LitePair:
                 builder.place(quantized, at=index)
                 now |= dict(zip(results, quantized.outputs, strict=True))
             for result, affine in rounded.items():
-                now[result] = builder.quantize_dequantize(now[result], affine.scale, affine.offset, at=index + 1)
+                now[result] = builder.quantize_dequantize(
+                    now[result], affine.scale, affine.offset, bits=affine.bits, at=index + 1
+                )
         return LiteRTRunner(builder.write(means), self.lite.inputs, list(means), LiteRTEngine().threads, cut=False)
 
     def tensor(self, index: int, place: int) -> Any:
@@ -75,8 +78,8 @@ class LitePair:
         return self._tensors[self._makers[int(result)].inputs[place]]
 
     def affine(self, tensor: int) -> Affine | None:
-        """Scale and offset of a tensor in the INT8 model; None where it is no INT8 there."""
-        return _affine(self._tensors[tensor])
+        """Scale and offset of a tensor in the INT8 model; None where it is float there."""
+        return affine_of(self._tensors[tensor])
 
     @property
     def _tensors(self) -> Any:
@@ -92,7 +95,7 @@ class LitePair:
         places = [number for number, tensor in enumerate(op.inputs if len(op.outputs) else ()) if tensor >= 0]
         there = {number: self.tensor(index, number) for number in places}
         constants = {n: value for n, one in there.items() if (value := _real_constant(self.saved, one)) is not None}
-        data = {n: affine for n, one in there.items() if n not in constants and (affine := _affine(one)) is not None}
+        data = {n: affine for n, one in there.items() if n not in constants and (affine := affine_of(one)) is not None}
         return FakeQuantized("", index, data, constants)
 
 
@@ -127,13 +130,6 @@ def _correct(builder: LiteBuilder, index: int, quantized: Any) -> Corrected:
     if activation is not None:
         corrected = builder.add(activation, [corrected], builder.like(result), at=behind)
     return Corrected(error, corrected)
-
-
-def _affine(tensor: Any) -> Affine | None:
-    """Scale and offset of a tensor (TensorT) of INT8; None of another one."""
-    if tensor.type != schema.TensorType.INT8:
-        return None
-    return Affine(float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]))
 
 
 def _real_constant(model: Any, tensor: Any) -> Array | None:

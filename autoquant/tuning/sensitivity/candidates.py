@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autoquant.array import Array
-from autoquant.calibration.plan import WEIGHT_ALGORITHMS, WEIGHT_BITS, LayerPlan, Plan, check_plan
+from autoquant.calibration.plan import ACTIVATION_BITS, WEIGHT_ALGORITHMS, WEIGHT_BITS, LayerPlan, Plan, check_plan
 from autoquant.calibration.record import Calibrator, LayerRecord, float_weight
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.engines.fake_quant_operator import FakeQuantized
@@ -95,7 +95,10 @@ def converted_layers(
 def _able(layer: Layer) -> Layer:
     """A layer that can have whatever some target can give it."""
     balanceable = layer.weight is not None and layer.groups == 1
-    return replace(layer, abilities=Abilities(bool(layer.channel_axes), balanceable, WEIGHT_BITS, WEIGHT_ALGORITHMS))
+    return replace(
+        layer,
+        abilities=Abilities(bool(layer.channel_axes), balanceable, WEIGHT_BITS, WEIGHT_ALGORITHMS, ACTIVATION_BITS),
+    )
 
 
 def _with_algorithm(graph: Program, layer: Layer, settings: LayerPlan, record: LayerRecord) -> LayerRecord:
@@ -122,21 +125,22 @@ def fake_quantized_layers(request: SensitivityRequest) -> Iterator[tuple[Candida
             plan = Plan({name: settings}, request.batches)
             check_plan(plan, request.layers)
             try:
-                scales = calibrator.scales(plan, [lite.layers[name]], "float32")
+                scales = calibrator.scales(plan, {lite.layers[name]: settings.activation_bits}, "float32")
             except TrialError:
                 continue
-            yield (name, number), _fake_quantized(lite, request.layers[name], scales)
+            yield (name, number), _fake_quantized(lite, request.layers[name], scales, settings.activation_bits)
 
 
-def _fake_quantized(lite: LiteGraph, layer: Layer, scales: LiteScales) -> FakeQuantized:
+def _fake_quantized(lite: LiteGraph, layer: Layer, scales: LiteScales, bits: int) -> FakeQuantized:
     kind, index, _ = lite.operator(layer.name)
     known, balance = KINDS[kind], scales.balance
-    data = {known.data + number: scales.activations[tensor] for number, tensor in enumerate(layer.activations)}
+    own = scales.activations if bits == 8 else scales.wide
+    data = {known.data + number: own[tensor] for number, tensor in enumerate(layer.activations)}
     factors, constants = balance.factors.get(layer.name), {}
     if layer.weight is not None and known.weight is not None:
-        own = scales.weights[layer.weight]
+        steps = scales.weights[layer.weight]
         value = balance.constants.get(layer.weight, known_constant(lite, layer.weight))
         # LiteRT's kernels take -127..127 steps.
-        constants[known.weight] = np.asarray(np.clip(np.rint(value / own), -QMAX, QMAX) * own, np.float32)
+        constants[known.weight] = np.asarray(np.clip(np.rint(value / steps), -QMAX, QMAX) * steps, np.float32)
     inverse = None if factors is None else np.float32(1.0) / np.array(factors, np.float32)
     return FakeQuantized(layer.name, index, data, constants, inverse)

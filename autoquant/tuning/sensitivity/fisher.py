@@ -28,7 +28,7 @@ from autoquant.model.graph import Graph
 from autoquant.model.layer import Layer
 from autoquant.model.operators import node_of
 from autoquant.model.shapes import import_graph, tensor_of
-from autoquant.quantization.affine import QMAX, QMIN, Affine
+from autoquant.quantization.affine import Affine
 from autoquant.targets.ascend_nodes import inverse_factors
 from autoquant.tuning.sensitivity.candidates import QuantizedLayer, quantized_layers
 from autoquant.tuning.sensitivity.likelihoods import Likelihood, likelihood_of
@@ -177,8 +177,8 @@ class _FakeQuantizer:
             values = tensor_of(self._tf_graph, tensor)
             if one.balance:
                 values = values * inverse_factors(one.balance, self._graph.nodes[one.layer.node])
-            low, high = ((end - affine.offset) * affine.scale for end in (QMIN, QMAX))
-            self._activations[key] = tf.quantization.fake_quant_with_min_max_args(values, low, high)
+            rounded = tf.quantization.fake_quant_with_min_max_args(values, affine.low, affine.high, affine.bits)
+            self._activations[key] = rounded
         return self._activations[key]
 
     def _weight(self, one: QuantizedLayer) -> Any:

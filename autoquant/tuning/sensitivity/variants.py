@@ -80,8 +80,9 @@ def add_variant(builder: LiteBuilder, variant: Variant) -> Mapping[int, int]:
         name = lite.name_of(variant.tensor) if isinstance(variant, RoundedTensor) else variant.layer
         raise ModelError(name, "an operator behind it keeps a state", hint="it cannot be measured alone")
     if isinstance(variant, RoundedTensor):
-        scale, zero = variant.affine.scale, variant.affine.offset
-        own[variant.tensor] = builder.quantize_dequantize(variant.tensor, scale, zero, at=suffix.ready)
+        own[variant.tensor] = builder.quantize_dequantize(
+            variant.tensor, variant.affine.scale, variant.affine.offset, bits=variant.affine.bits, at=suffix.ready
+        )
     for index in suffix.operators:
         op = builder.copied(index, own)
         if isinstance(variant, FakeQuantized) and index == variant.operator:
@@ -100,7 +101,7 @@ def rounded_together(lite: LiteGraph, variants: Iterable[RoundedTensor]) -> byte
     def round_(tensor: int, at: int) -> None:
         if tensor in wanted:
             affine = wanted[tensor]
-            now[tensor] = builder.quantize_dequantize(tensor, affine.scale, affine.offset, at=at)
+            now[tensor] = builder.quantize_dequantize(tensor, affine.scale, affine.offset, bits=affine.bits, at=at)
 
     for tensor in map(int, lite.subgraph.inputs):
         round_(tensor, 0)

@@ -26,6 +26,7 @@ DEFAULTS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "dmq": (None,),
         "weight_algorithm": ("minmax",),
         "power_of_two": (False,),
+        "activation_bits": (8,),
     }
 )
 """Setting of a layer -> its choices where the file names none: what AMCT does."""
@@ -57,6 +58,7 @@ class SearchSpace:
         """Raise SpaceError where a pattern or type matches nothing. `batches` counts those of the calibration data."""
         for override in file.overrides:
             _check_matches(override, layers)
+        _check_wide(file, layers)
         self.layers: Mapping[str, Layer] = {layer.name: layer for layer in _offered(file, layers)}
         batch_num = tuple(dict.fromkeys(min(number, batches) for number in file.whole["batch_num"]))
         self._whole: Mapping[str, tuple[Any, ...]] = {**file.whole, "batch_num": batch_num}
@@ -241,6 +243,15 @@ def _check_matches(override: Override, layers: Sequence[Layer]) -> None:
             raise SpaceError(override.where, f"no layer is a '{kind}'", hint=f"this model has {kinds}")
 
 
+def _check_wide(file: SpaceFile, layers: Sequence[Layer]) -> None:
+    """Raise SpaceError where 16-bit activations are offered and no layer can have them."""
+    tables = [file.shared, file.layer, *(override.table for override in file.overrides)]
+    wide = max((bits for table in tables for bits in table.activation_bits), default=8)
+    if all(wide not in layer.can.activation_bits for layer in layers):
+        what = f"activation_bits {wide}: no layer of this model can have that on this target"
+        raise SpaceError(file.where, what, hint="remove it, or give --target litert, which has INT16 activations")
+
+
 def all_int8_words(chosen: Mapping[str, Choice]) -> str:
     """All layers in INT8 with these settings, in words: 'all INT8: minmax, per-channel'."""
     words = ", ".join(setting_words(name, value) for name, value in chosen.items())
@@ -292,6 +303,7 @@ SETTING_WORDS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
         "dmq": lambda value: value if isinstance(value, str) else choice_label(value),
         "weight_algorithm": lambda name: f"weights by {name}",
         "power_of_two": lambda on: "scales of powers of two" if on else "any scales",
+        "activation_bits": lambda bits: f"{bits}-bit activations",
         QUANT_ENABLE: lambda on: "tensors quantized" if on else "tensors in float",
     }
 )

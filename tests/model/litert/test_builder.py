@@ -77,6 +77,13 @@ def test_data_are_rounded_to_int8_once_for_all_that_read_them_so(lite: LiteGraph
     np.testing.assert_allclose(run(content)["y"], np.maximum(inner @ WEIGHT, 0.0), rtol=1e-6)
 
 
+def test_data_are_rounded_to_int16(lite: LiteGraph, run: Run) -> None:
+    builder, x = LiteBuilder(lite), int(lite.subgraph.inputs[0])
+    builder.operator(0).inputs[0] = builder.quantize_dequantize(x, 2.0**-12, 0, at=0, bits=16)
+    inner = np.clip(np.rint(X * 2.0**12), -32768, 32767) * 2.0**-12
+    np.testing.assert_allclose(run(builder.write())["y"], np.maximum(inner @ WEIGHT, 0.0), rtol=1e-5)
+
+
 def test_a_tensor_rounded_later_is_rounded_again_for_earlier_readers(lite: LiteGraph) -> None:
     builder, x = LiteBuilder(lite), int(lite.subgraph.inputs[0])
     later = builder.quantize_dequantize(x, 0.25, 0, at=1)

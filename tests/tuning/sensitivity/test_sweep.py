@@ -80,7 +80,9 @@ def alone(request: SensitivityRequest, variant: Variant) -> float:
         fake_quantize(builder, builder.operator(variant.operator), variant, at=variant.operator)
     else:
         at = lite.makers.get(variant.tensor, -1) + 1
-        rounded = builder.quantize_dequantize(variant.tensor, variant.affine.scale, variant.affine.offset, at=at)
+        rounded = builder.quantize_dequantize(
+            variant.tensor, variant.affine.scale, variant.affine.offset, bits=variant.affine.bits, at=at
+        )
         outputs = {name: rounded if tensor == variant.tensor else tensor for name, tensor in outputs.items()}
         for reader in lite.readers.get(variant.tensor, ()):
             op = builder.operator(reader)

@@ -581,3 +581,23 @@ def test_labels_are_unique(fractions: list[float]) -> None:
 )
 def test_labels(setting: Ifmr | MinMax | Percentile, words: str) -> None:
     assert label(setting) == words
+
+
+def test_16_bits_are_a_choice_of_the_layers_that_can_have_them() -> None:
+    able = [replace(LAYERS[0], abilities=Abilities(True, False, activation_bits=(8, 16))), *LAYERS[1:]]
+    text = "[layer]\nact_algo = 'minmax'\nactivation_bits = [8, 16]"
+    space = SearchSpace(parse_space(text, "a"), able, batches=4)
+    bits = {name: choices for name, choices in space.dimensions.items() if name.endswith("activation_bits")}
+    assert bits == {"conv1:activation_bits": (8, 16)}
+    plan = space.plan({"conv1:activation_bits": 16})
+    assert {name: settings.activation_bits for name, settings in plan.int8.items()} == {
+        name: 16 if name == "conv1" else 8 for name in plan.int8
+    }
+
+
+def test_16_bits_are_refused_where_no_layer_can_have_them() -> None:
+    text = "[global]\nactivation_bits = [8, 16]"
+    with pytest.raises(
+        SpaceError, match=r"activation_bits 16: no layer .* on this target; remove it, or give --target litert"
+    ):
+        SearchSpace(parse_space(text, "a"), LAYERS, batches=4)

@@ -140,9 +140,14 @@ class _Student:
         return self._rounded(value, affine, [result])
 
     def _rounded(self, value: Any, affine: Affine, tensors: Sequence[int]) -> Any:
-        """A value in steps of the scale of the first of these tensors that has it, or of one that is fixed."""
+        """A value in steps of the scale of the first of these tensors that has it, or of one that is fixed.
+
+        Those of 16 bits are so small that they are left out.
+        """
         import tensorflow as tf
 
+        if affine.bits == 16:
+            return value
         for tensor in tensors:
             shared = self._scales.get(self._lite.name_of(tensor))
             if shared is not None and shared.affine == affine:

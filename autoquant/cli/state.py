@@ -186,7 +186,8 @@ def running(state: SearchState) -> Iterator[Row]:
     """The trial that is being carried out, if there is one."""
     if state.running is not None and state.opened is not None:
         one = state.running
-        yield f"trial {one.number}", f"{one.why}; {share_words(one.int8_layers, state.opened.layers, one.int8_share)}"
+        shares = share_words(one.int8_layers, state.opened.layers, one.int8_share, int16_layers=one.int16_layers)
+        yield f"trial {one.number}", f"{one.why}; {shares}"
 
 
 def workers(state: SearchState) -> Iterator[Row]:
@@ -224,7 +225,8 @@ def best(state: SearchState) -> str:
     if trial is None or trial.drop is None:
         return "none yet"
     score = f"drop about {number(trial.drop)}" if trial.score is None else f"{_score(trial)}, drop {number(trial.drop)}"
-    return f"{score}; {share_words(trial.int8_layers, trial.layers, trial.int8_share)}; trial {trial.number}"
+    shares = share_words(trial.int8_layers, trial.layers, trial.int8_share, int16_layers=trial.int16_layers)
+    return f"{score}; {shares}; trial {trial.number}"
 
 
 def budget(state: SearchState, now: float) -> Iterator[Row]:
@@ -259,6 +261,7 @@ def cells(trial: Trial, state: SearchState) -> Mapping[str, str]:
     estimate = "~" if trial.state is State.STOPPED else ""
     return {
         "INT8": f"{trial.int8_layers}/{trial.layers}",
+        "INT16": str(trial.int16_layers) if trial.int16_layers else "",
         "share": percent(trial.int8_share),
         objective: "" if objective == MACS else percent(trial.objective),
         "Q/DQ": "" if trial.qdq_ops is None else str(trial.qdq_ops),

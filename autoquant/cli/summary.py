@@ -16,7 +16,7 @@ from autoquant.evaluation.statistics.tolerance import within
 from autoquant.formats.codec import json_text
 from autoquant.messages import UNKNOWN
 from autoquant.pulse import duration
-from autoquant.reports.words import accepted, counted, number, percent, spread
+from autoquant.reports.words import accepted, counted, number, percent, spread, wide_words
 from autoquant.tuning.certification.certificate import Certificate, Verdict
 from autoquant.tuning.result import Ended, SearchResult, result_facts
 from autoquant.tuning.study.choices import MACS
@@ -76,7 +76,7 @@ def verdict(result: SearchResult) -> Row:
     if best is None or best.drop is None:
         reason = f"; the last one failed: {result.trials[-1].failure}" if result.trials else ""
         return "missed", f"no trial finished{reason}"
-    layers = f"{best.int8_layers} of {result.layers} layers in INT8"
+    layers = f"{best.int8_layers} of {result.layers} layers in INT8{wide_words(best.int16_layers)}"
     if best.score is None:
         about = f"{layers}, drop about {number(best.drop)} on {counted(best.samples, 'sample')}"
         return "missed", f"no trial is within {number(result.max_drop)} of FP32; best, not fully scored: {about}"
@@ -122,7 +122,8 @@ def _scores(result: SearchResult) -> Iterator[Row]:
         yield "", f"{result.metric} {number(result.score_tensorflow)} in TensorFlow, from the saved graph"
     conversions = "" if best.qdq_ops is None else f"; {counted(best.qdq_ops, 'Q/DQ operator')}"
     share = f"{percent(best.int8_share)} of the {result.unit}"
-    yield "layers", f"{best.int8_layers} of {result.layers} in INT8, {share}{conversions}"
+    wide = f"{wide_words(best.int16_layers)}, {percent(best.int16_share)}" if best.int16_layers else ""
+    yield "layers", f"{best.int8_layers} of {result.layers} in INT8, {share}{wide}{conversions}"
     if result.objective != MACS:
         yield result.objective, f"{percent(best.objective)} of the float model's (the objective)"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from autoquant.evaluation.statistics.tolerance import within
 from autoquant.reports.run_files import RunFiles
-from autoquant.reports.words import at_most, counted, number, percent
+from autoquant.reports.words import at_most, counted, number, percent, wide_words
 from autoquant.tuning.certification.certificate import Certificate, Verdict
 from autoquant.tuning.study.trial import State, Terms, Trial
 
@@ -118,7 +118,8 @@ def _groups(certificate: Certificate) -> str:
 def layers_words(run: RunFiles, best: Trial) -> str:
     """How much of a plan is INT8."""
     unit = run.overview.unit if run.overview else (run.result or {}).get("share_of", "work")
-    return f"{best.int8_layers} of {best.layers} layers run in INT8, {percent(best.int8_share)} of the {unit}"
+    int8 = f"{best.int8_layers} of {best.layers} layers run in INT8, {percent(best.int8_share)} of the {unit}"
+    return f"{int8}{wide_words(best.int16_layers)}"
 
 
 def _drop(best: Trial) -> str:

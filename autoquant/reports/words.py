@@ -52,13 +52,18 @@ def percent(share: float) -> str:
     return f"{share * 100:.1f}%"
 
 
-def share_words(int8_layers: int, layers: int, share: float) -> str:
+def share_words(int8_layers: int, layers: int, share: float, *, int16_layers: int = 0) -> str:
     """How much of a plan is INT8.
 
-    >>> share_words(2, 3, 0.625)
-    '2/3 layers in INT8, 62.5%'
+    >>> share_words(2, 3, 0.625), share_words(2, 4, 0.625, int16_layers=1)
+    ('2/3 layers in INT8, 62.5%', '2/4 layers in INT8, 62.5%, 1 with INT16 activations')
     """
-    return f"{int8_layers}/{layers} layers in INT8, {percent(share)}"
+    return f"{int8_layers}/{layers} layers in INT8, {percent(share)}{wide_words(int16_layers)}"
+
+
+def wide_words(int16_layers: int) -> str:
+    """What is said of layers with activations of 16 bits behind those in INT8; nothing where there are none."""
+    return f", {int16_layers} with INT16 activations" if int16_layers else ""
 
 
 def counted(count: int, noun: str) -> str:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from heapq import heapify, heappop, heappush
 
 from autoquant.calibration.plan import Plan
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.targets.litert_operators import data_of, scale_keepers
+
+
+def makers_of(lite: LiteGraph) -> Mapping[str, frozenset[str]]:
+    """The layers that make what each layer reads, directly or through operators that are no layers."""
+    names = {index: name for name, index in lite.layers.items()}
+    before: dict[int, frozenset[str]] = {}  # a tensor -> the layers that make it
+    found = {}
+    for index, op in enumerate(lite.operators):
+        own = frozenset[str]().union(*(before.get(int(tensor), frozenset()) for tensor in op.inputs))
+        if index in names:
+            found[names[index]], own = own, frozenset({names[index]})
+        before |= dict.fromkeys(map(int, op.outputs), own)
+    return found
 
 
 class LayerFinder:

@@ -77,6 +77,7 @@ class TrialStarted:
     why: str
     int8_layers: int
     int8_share: float
+    int16_layers: int = 0
 
 
 @dataclass(frozen=True, slots=True)

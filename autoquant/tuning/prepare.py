@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 
@@ -19,6 +19,8 @@ from autoquant.evaluation.scoring.baseline import Baseline, require_score, score
 from autoquant.evaluation.scoring.sample_scorer import SampleScorer
 from autoquant.evaluation.scoring.subset import EvaluationSubset
 from autoquant.evaluation.statistics.tolerance import worst_score
+from autoquant.model.litert.graph import LiteGraph
+from autoquant.model.model import Model
 from autoquant.tuning import events
 from autoquant.tuning.builder import Builder, tensors_between
 from autoquant.tuning.certification.compute import bootstrap_seconds
@@ -315,9 +317,15 @@ class Preparation:
 
     def _sampler(self, measured: _Measured, objective: Objective, predictor: Predictor, *, startup: int) -> Sampler:
         """What chooses the plans, on the search as samplers see it."""
-        request, total = self.inputs.request, len(measured.scorer.subset)
+        inputs, request, total = self.inputs, self.inputs.request, len(measured.scorer.subset)
         problem = SearchProblem(
-            self.inputs.space, objective, measured.max_drop, total, predictor.predict, request.max_trials
+            inputs.space,
+            objective,
+            measured.max_drop,
+            total,
+            predictor.predict,
+            request.max_trials,
+            _makers(inputs.model),
         )
         return open_sampler(request.sampler, problem, seed=request.seed, startup=startup, ranking=predictor.ranking)
 
@@ -338,6 +346,15 @@ class Preparation:
     def _later(self, what: str, *, optional: bool = False) -> OnProgress:
         """A callback for the steps of a phase that begins when it tells so, and can be left out if it is `optional`."""
         return self.limit.bounded(partial(events.progress, self.listener, what), optional=optional)
+
+
+def _makers(model: Model) -> Mapping[str, Collection[str]]:
+    """The layers that make what each layer of a .tflite reads."""
+    if not isinstance(model.program, LiteGraph):
+        return {}
+    from autoquant.targets.litert_finder import makers_of
+
+    return makers_of(model.program)
 
 
 def _reserve(measured: _Measured, clock: Clock) -> float:

@@ -23,8 +23,19 @@ if TYPE_CHECKING:  # which loads LiteRT
 
 
 COLUMNS = (
-    *("number", "state", "why", "phase", "score", "drop", "low", "high", "within", "int8_layers", "layers"),
-    *("int8_share", "objective", "qdq_ops", "divergence", "samples", "seconds", "failure", "at_fault"),
+    *("number", "state", "why", "phase", "score", "drop", "low", "high", "within", "int8_layers", "int16_layers"),
+    *(
+        "layers",
+        "int8_share",
+        "int16_share",
+        "objective",
+        "qdq_ops",
+        "divergence",
+        "samples",
+        "seconds",
+        "failure",
+        "at_fault",
+    ),
 )
 """What `trials_dataframe` tells of each trial; `seconds` are those of all its parts."""
 FLOAT, INT8 = "float", "int8"
@@ -190,8 +201,9 @@ def _cell(value: Any) -> Any:
 def result_facts(result: SearchResult) -> dict[str, Any]:
     """What `--json` prints.
 
-    Scores, `drop` and `max_drop` are in units of the metric; `int8_share` is a share of `share_of`; `objective` is what
-    was minimized, 1.0 for the model all in float; `qdq_ops` counts Q/DQ operators between that and INT8.
+    Scores, `drop` and `max_drop` are in units of the metric; `int8_share` and `int16_share` are shares of `share_of`;
+    `objective` is what was minimized, 1.0 for the model all in float; `qdq_ops` counts Q/DQ operators between that and
+    INT8.
     """
     best = result.best
     same = ["metric", "baseline", "score", "score_tensorflow", "drop", "max_drop", "layers", "uncertified"]
@@ -202,6 +214,8 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
         "verdict": result.verdict.value,
         "int8_layers": best.int8_layers if best else 0,
         "int8_share": best.int8_share if best else 0.0,
+        "int16_layers": best.int16_layers if best else 0,
+        "int16_share": best.int16_share if best else 0.0,
         "objective": {"name": result.objective, "value": best.objective if best else None},
         "qdq_ops": best.qdq_ops if best else None,
         "latency": result.latency.facts() if result.latency else None,

@@ -40,6 +40,7 @@ def costed(session: Session, proposed: Trial) -> Trial:
     return replace(
         proposed,
         int8_share=workload.int8_share(proposed.plan),
+        int16_share=workload.int16_share(proposed.plan),
         float_only=workload.float_only,
         objective=session.objective(proposed.plan),
     )

@@ -65,7 +65,7 @@ def _run(session: Session, crew: Callable[[], Crew | None]) -> Ended:
 def run_trial(session: Session, proposed: Trial) -> Trial:
     """Build and score the plan of a running trial, and write its score.json. Raises OutOfTime."""
     trial = costed(session, proposed)
-    session.listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share))
+    session.listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share, trial.int16_layers))
     folder, seconds = session.folder.make_trial(trial.number), session.budget.trial_timeout
     session.worker.start(session.on_progress)
     rules, limit = rules_of(session, trial), session.limit

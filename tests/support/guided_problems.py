@@ -57,6 +57,10 @@ class Synthetic:
         return {**{name: tuple(own) for name, own in self.harm.items()}, **switches, **ranges}
 
     @property
+    def makers(self) -> Mapping[str, tuple[str, ...]]:
+        return {}
+
+    @property
     def lowest(self) -> float:
         return 1.0 - sum(gain for gain in self.gains.values() if gain > 0.0)
 

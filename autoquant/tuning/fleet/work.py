@@ -184,7 +184,7 @@ class AtWork:
         self._revoked, self._carried = False, f"trial {trial.number}"
         self._doing = self._carried
         self._number = trial.number
-        self._listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share))
+        self._listener(TrialStarted(trial.number, trial.why, trial.int8_layers, trial.int8_share, trial.int16_layers))
         folder, kept = self._joined.folder / f"{trial.number:04d}", self._joined.kept
         facts = kept.find(job)
         if facts is None:

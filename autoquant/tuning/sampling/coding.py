@@ -10,13 +10,14 @@ from itertools import combinations, product
 import numpy as np
 from numpy.typing import NDArray
 
-from autoquant.tuning.sampling.problem import Choices, unit_of
-from autoquant.tuning.study.space import Choice, Parameters, switch_of
+from autoquant.tuning.sampling.problem import Choices, switches_of, unit_of
+from autoquant.tuning.study.space import Choice, Parameters
 
 Codes = NDArray[np.int16]
 """Of each dimension the place of its choice, shape (..., dimensions)."""
 Layers = NDArray[np.bool_]
-"""Of each layer with a switch whether it is in INT8, shape (..., layers), in the order of `Coding.layers`."""
+"""Of each switch whether it is on, shape (..., switches), in the order of `Coding.switches`: of layers in INT8, and of
+activations of 8 bits, where 16 can be chosen."""
 
 SAME = -1
 """The code of a dimension that a change leaves as it is."""
@@ -25,24 +26,31 @@ SAME = -1
 class Coding:
     """How the points of a search are coded.
 
-    `names` are the dimensions, `layers` those with a switch. `whole` are the places of dimensions of the whole model,
-    `settings` those of all dimensions but the layers' switches.
+    `names` are the dimensions, `switches` what can be in INT8 or not, by name. `whole` are the places of dimensions of
+    the whole model, `settings` those of all dimensions but the switches.
     """
 
     def __init__(self, choices: Choices) -> None:
         dimensions = choices.dimensions
-        self.names, self.layers = tuple(dimensions), tuple(choices.layers)
+        self.names, self.switches = tuple(dimensions), switches_of(choices)
         self._values = list(dimensions.values())
         self._codes: list[dict[Choice, int]] = [{own: code for code, own in enumerate(each)} for each in self._values]
         self.place = {name: place for place, name in enumerate(self.names)}
-        self._switches = _places(self.place[switch_of(layer)] for layer in self.layers)
-        self._on = np.array([self._codes[place][True] for place in self._switches], dtype=np.int16)
-        self._off = np.array([self._codes[place].get(False, -1) for place in self._switches], dtype=np.int16)
+        own = list(self.switches.values())
+        self._switches = _places(self.place[switch.dimension] for switch in own)
+        self._on, self._off = (
+            np.array([SAME if code is None else code for code in codes], dtype=np.int16)
+            for codes in (
+                [self.code(switch.dimension, switch.on) for switch in own],
+                [self.code(switch.dimension, switch.off) for switch in own],
+            )
+        )
         switches = set(self._switches.tolist())
         self.whole = _places(place for place, name in enumerate(self.names) if not unit_of(name))
         self.settings = _places(place for place in range(len(self.names)) if place not in switches)
-        number = {layer: place for place, layer in enumerate(self.layers)}
-        self._owners = _places(number.get(unit_of(self.names[place]), len(self.layers)) for place in self.settings)
+        number = {name: place for place, name in enumerate(self.switches)}
+        self._owners = _places(number.get(unit_of(self.names[place]), len(number)) for place in self.settings)
+        self._layers = _places(number.get(switch.layer, number[name]) for name, switch in self.switches.items())
 
     def encode(self, point: Parameters) -> Codes:
         """The row of a point."""
@@ -64,11 +72,12 @@ class Coding:
         return changed
 
     def int8(self, rows: Codes) -> Layers:
-        """The layers in INT8 of one point, or of several."""
-        return np.asarray(rows[..., self._switches] == self._on)
+        """The switches that are on in one point, or in several; none of a layer in float."""
+        on = np.asarray(rows[..., self._switches] == self._on)
+        return np.asarray(on & on[..., self._layers])
 
     def with_int8(self, row: Codes, int8: Layers) -> Codes:
-        """The same point with just these layers in INT8."""
+        """The same point with just these switches on."""
         changed = row.copy()
         changed[self._switches] = np.where(int8, self._on, self._off)
         return changed
@@ -76,7 +85,9 @@ class Coding:
     def key(self, parameters: Parameters) -> bytes:
         """What distinguishes a plan from others: all but the settings of layers in float, which mean nothing."""
         row = self.encode(parameters)
-        row[self.settings[~self.relevant(self.int8(row))]] = SAME
+        on = self.int8(row)
+        row[self.settings[~self.relevant(on)]] = SAME
+        row[self._switches[~on & ~on[self._layers]]] = SAME
         return row.tobytes()
 
     def relevant(self, int8: Layers) -> Layers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 
@@ -206,11 +207,14 @@ def _halve(plans: Plans) -> Suggestion | None:
     always = any(not is_tensor(tunable) for tunable in in_every_plan)
     sizes = [len(order) >> halvings for halvings in range(1, len(order).bit_length() + always)]
     for count in sizes:
-        codes = plans.plan(np.isin(np.arange(plans.gains.size), order[:count]))
+        chosen = np.isin(np.arange(plans.gains.size), order[:count])
+        codes = plans.plan(chosen)
         point = plans.history.coding.decode(codes)
         if not plans.history.already_known(point) and not plans.infeasible.excludes(codes):
-            why = f"nothing within tolerance yet: the {count} layers of least predicted divergence in INT8"
-            return Suggestion(point, why, "halving")
+            on = [switch.on is True for switch in compress(plans.history.coding.switches.values(), chosen)]
+            wide = ", activations of {} of them" if len(on) > sum(on) else ""
+            what = f"the {sum(on)} layers{wide.format(len(on) - sum(on))} of least predicted divergence in INT8"
+            return Suggestion(point, f"nothing within tolerance yet: {what}", "halving")
     return None
 
 

@@ -167,7 +167,9 @@ class History:
         """Predicted divergences under the settings of the whole model that are given."""
         settings = frozenset(globals_of(parameters).items())
         if settings not in self._tables:
-            self._tables[settings] = PredictionTable(self.problem.sensitivities(parameters), self.coding)
+            self._tables[settings] = PredictionTable(
+                self.problem.sensitivities(parameters), self.coding, self.problem.makers
+            )
         return self._tables[settings]
 
     def already_known(self, parameters: Parameters, max_samples: int | None = None) -> bool:
@@ -209,10 +211,10 @@ class History:
 
     @cached_property
     def _gains_by_name(self) -> tuple[NDArray[np.intp], list[float]]:
-        """The order of the layers by name, and their gains in that order: sums are the same whoever adds them up."""
-        layers = self.coding.layers
-        order = np.array(sorted(range(len(layers)), key=layers.__getitem__), dtype=np.intp)
-        return order, [self.problem.gains[layers[place]] for place in order]
+        """The order of the switches by name, and their gains in that order: sums are the same whoever adds them up."""
+        names = list(self.coding.switches)
+        order = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.intp)
+        return order, [self.problem.gains[names[place]] for place in order]
 
 
 def measures_of(trial: Trial) -> tuple[float, ...]:

@@ -111,7 +111,7 @@ class Infeasible:
     @cached_property
     def _faults(self) -> dict[int, int]:
         """Place of a trial that failed -> the layer in INT8 that did it."""
-        number = {layer: place for place, layer in enumerate(self.history.coding.layers)}
+        number = {name: place for place, name in enumerate(self.history.coding.switches)}
         failed = [(row, self.history.trials[row]) for row in np.flatnonzero(self.history.facts["failed"]).tolist()]
         named = ((row, number[one.at_fault]) for row, one in failed if one.at_fault in number)
         return {row: layer for row, layer in named if self.history.int8[row, layer]}

@@ -9,7 +9,7 @@ near miss are worth a try, as which of few samples fall to another class is chan
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, compress
 
@@ -17,10 +17,9 @@ import numpy as np
 
 from autoquant.tuning.sampling.coding import SAME, Codes, Layers
 from autoquant.tuning.sampling.infeasible import Cuts
-from autoquant.tuning.sampling.knapsack import most_gain
 from autoquant.tuning.sampling.plans import Plans
 from autoquant.tuning.sampling.predictions import number_of
-from autoquant.tuning.sampling.problem import int8_of
+from autoquant.tuning.sampling.problem import Switch, int8_of
 from autoquant.tuning.sensitivity.request import Prediction
 from autoquant.tuning.study.space import Suggestion
 
@@ -82,7 +81,7 @@ def next_float_choice(plans: Plans) -> Suggestion | None:
 
 def is_small(plans: Plans) -> bool:
     """Whether all pairs of layers in float are judged."""
-    return plans.gains.size <= SMALL
+    return len(plans.problem.layers) <= SMALL
 
 
 def _best(plans: Plans, moves: Iterable[Move]) -> Suggestion | None:
@@ -94,7 +93,7 @@ def _best(plans: Plans, moves: Iterable[Move]) -> Suggestion | None:
 def remaining_gain(plans: Plans) -> float:
     """What can still be gained at most: by the best plan that no trial excludes."""
     cuts = plans.infeasible.proven_infeasible(plans.base_codes)
-    most = most_gain(plans.gains, plans.divergences, bound=math.inf, cuts=cuts)
+    most = plans.most_gain(bound=math.inf, cuts=cuts)
     return -math.inf if most is None else plans.history.gain_over_incumbent(most)
 
 
@@ -104,9 +103,9 @@ def knapsacks(plans: Plans) -> Iterator[Move]:
     found: list[Layers] = []
     for bound in sorted((bound for bound in bounds if bound > 0.0), reverse=True):
         # What has most gain for a larger bound, and keeps this one, has most gain for it too.
-        if found and plans.divergences[found[-1]].sum() <= bound:
+        if found and plans.cost_of(found[-1]) <= bound:
             continue
-        int8 = most_gain(plans.gains, plans.divergences, bound=bound, cuts=plans.cuts)
+        int8 = plans.most_gain(bound=bound, cuts=plans.cuts)
         if int8 is not None:
             found.append(int8)
     for int8 in reversed(found):
@@ -124,7 +123,7 @@ def float_choices(plans: Plans) -> Iterator[Move]:
             int8[list(in_float)] = False
             yield from _moves(plans, plans.plan(int8))
         return
-    total, gain = plans.floor + float(plans.divergences[most].sum()), plans.history.gain_of(most)
+    total, gain = plans.floor + plans.cost_of(most), plans.history.gain_of(most)
 
     def rank(layer: int) -> float:
         chance = plans.curve.chance(total - plans.divergences[layer])
@@ -145,14 +144,14 @@ def alternatives(plans: Plans) -> Iterator[Move]:
     incumbent = None if history.incumbent is None else coding.encode(history.incumbent.parameters)
     if incumbent is None or (incumbent != plans.base_codes)[coding.whole].any():
         return
-    int8 = coding.int8(incumbent)
-    in_int8 = sorted(compress(range(int8.size), int8), key=coding.layers.__getitem__)
+    int8, switches = coding.int8(incumbent), list(coding.switches.values())
+    in_int8 = sorted(compress(range(int8.size), int8), key=list(coding.switches).__getitem__)
     worst = [max(in_int8, key=plans.divergences.__getitem__)] if in_int8 else []
     for layer in np.flatnonzero(_completing(plans.cuts, int8)).tolist():
         more = int8.copy()
         more[layer] = True
-        for tunable in dict.fromkeys([layer, *worst]):
-            for prediction in plans.table.predictions.get(coding.layers[tunable], ()):
+        for tunable in dict.fromkeys(switches[place].layer for place in (layer, *worst)):
+            for prediction in plans.table.predictions.get(tunable, ()):
                 if math.isfinite(prediction.divergence):
                     words = ", ".join(f"{name} {value}" for name, value in prediction.parameters.items())
                     yield from _moves(plans, coding.changed(plans.plan(more), prediction.parameters), changed=words)
@@ -190,8 +189,8 @@ def mixtures(plans: Plans) -> Iterator[Move]:
         draw, number = np.random.default_rng([len(history.trials), place]), history.trials[place].number
         for _ in range(MIXED):
             codes = history.codes[place]
-            for layer in np.flatnonzero(history.int8[place]).tolist():
-                near = _nearly_best(plans.table.predictions.get(coding.layers[layer], ()))
+            for switch in compress(coding.switches.values(), history.int8[place]):
+                near = _nearly_best(plans.table.predictions.get(switch.layer, ()) if switch.on is True else ())
                 if near:
                     codes = coding.changed(codes, near[int(draw.integers(len(near)))].parameters)
             yield from _moves(plans, codes, changed="settings of its own for each layer", missed=number)
@@ -231,10 +230,19 @@ def _suggestion(plans: Plans, move: Move) -> Suggestion:
         words = f"refine: trial {move.missed}, a near miss, with {move.changed} ({odds})"
         return Suggestion(parameters, words, "refine")
     if incumbent is not None and len(int8 ^ before) <= NEAR:
-        more, fewer = ", ".join(sorted(int8 - before)), ", ".join(sorted(before - int8))
-        words = f"{more} in INT8 again" + (f" for {fewer} in float" if fewer else "")
+        words = _changed_words(plans.history.coding.switches, int8 - before, before - int8)
         words += f" with {move.changed}" if move.changed else ""
         return Suggestion(parameters, f"refine: {words} ({odds})", "refine")
     low, high = plans.bracket
     proven = f"bracket {low:.3g}..{high:.3g}" if math.isfinite(high) else f"over {low:.3g}"
     return Suggestion(parameters, f"knapsack: most gain for a {odds} ({proven})", "knapsack")
+
+
+def _changed_words(switches: Mapping[str, Switch], more: Collection[str], fewer: Collection[str]) -> str:
+    """Switches that are turned on, and off, in words."""
+    in_float = [name for name in sorted(fewer) if switches[name].on is True]
+    wide = [name for name in sorted(fewer) if switches[name].on is not True and switches[name].layer not in fewer]
+    words = f"{', '.join(switches[name].words for name in sorted(more))} in INT8 again" if more else ""
+    off = ((in_float, "float"), (wide, "INT16"))
+    for_these = [f"{', '.join(switches[name].words for name in own)} in {what}" for own, what in off if own]
+    return " for ".join(part for part in (words, " and ".join(for_these)) if part)

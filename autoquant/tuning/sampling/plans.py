@@ -20,8 +20,10 @@ from autoquant.tuning.sampling.chances import Alike
 from autoquant.tuning.sampling.coding import Codes, Layers
 from autoquant.tuning.sampling.history import FAR, History
 from autoquant.tuning.sampling.infeasible import Cuts, Infeasible
+from autoquant.tuning.sampling.knapsack import most_gain
 from autoquant.tuning.sampling.predictions import PredictionTable, number_of
 from autoquant.tuning.sampling.problem import Problem
+from autoquant.tuning.sampling.shared_costs import SharedKnapsack
 from autoquant.tuning.sensitivity.request import Predictions
 from autoquant.tuning.study.space import Parameters
 from autoquant.tuning.study.trial import State, Trial
@@ -96,14 +98,35 @@ class Plans:
 
     @cached_property
     def divergences(self) -> Array:
-        """Of each layer with a switch its predicted divergence with the settings of `base`, corrected."""
-        corrected = np.append(self.table.row(self.base_codes) * self.factors, 0.0)  # of a layer without predictions
-        return np.asarray(corrected[self.table.layers])
+        """Of each switch what it adds to the predicted divergence with the settings of `base`, corrected."""
+        return self.table.switch_costs(self.base_codes, self.factors)
 
     @cached_property
     def gains(self) -> Array:
-        """Of each layer what it gains in INT8."""
-        return np.array([self.problem.gains[layer] for layer in self.history.coding.layers], dtype=np.float64)
+        """Of each switch what it gains."""
+        return np.array([self.problem.gains[name] for name in self.history.coding.switches], dtype=np.float64)
+
+    def most_gain(self, *, bound: float, cuts: Cuts) -> Layers | None:
+        """The switches to turn on for the most gain, whose predicted divergence is at most so much over the floor."""
+        if self._shared is not None:
+            return self._shared.most_gain(bound=bound, cuts=cuts)
+        return most_gain(self.gains, self.divergences, bound=bound, cuts=cuts)
+
+    def cost_of(self, on: Layers) -> float:
+        """The predicted divergence of these switches, over the floor."""
+        return float(self.divergences[on].sum()) if self._shared is None else self._shared.cost_of(on)
+
+    @cached_property
+    def _shared(self) -> SharedKnapsack | None:
+        """The knapsack where there is a choice of 16 bits."""
+        shared = self.table.shared_costs(self.base_codes, self.factors)
+        if not shared:
+            return None
+        switches = self.history.coding.switches
+        alone = np.array([one.on is True for one in switches.values()])
+        place = {name: number for number, name in enumerate(switches)}
+        needs = np.array([place.get(one.layer, place[name]) for name, one in switches.items()], dtype=np.intp)
+        return SharedKnapsack(self.gains, np.where(alone, self.divergences, 0.0), shared, needs)
 
     @cached_property
     def floor(self) -> float:

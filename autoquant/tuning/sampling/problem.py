@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
 from autoquant.model.operators import is_tensor
 from autoquant.tuning.sensitivity.request import Predictions
-from autoquant.tuning.study.space import Choice, Parameters, SearchSpace, switch_of
+from autoquant.tuning.study.space import ACTIVATION_BITS, Choice, Parameters, SearchSpace, switch_of
 from autoquant.tuning.study.workload import Objective
 
 COSTLY = frozenset({"training"})
 """Settings of the whole model that take far longer than a trial without: tried once that has missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A dimension of a layer whose one choice gains more, and whose other choice loses less accuracy.
+
+    `on` is INT8 and `off` float; or `on` are activations of 8 bits, `off` of 16.
+    """
+
+    layer: str
+    dimension: str
+    on: Choice
+    off: Choice
+
+    @property
+    def words(self) -> str:
+        """What is in INT8 where it is on."""
+        return self.layer if self.on is True else f"activations of {self.layer}"
 
 
 class Choices(Protocol):
@@ -46,7 +64,15 @@ class Problem(Choices, Protocol):
 
     @property
     def gains(self) -> Mapping[str, float]:
-        """Layer -> how much the objective falls when it becomes INT8, in any one unit; it may be negative."""
+        """Switch -> how much the objective falls when it is turned on, in any one unit; it may be negative.
+
+        That of a layer's activations comes on top of that of the layer, which is of activations of 16 bits then.
+        """
+        ...
+
+    @property
+    def makers(self) -> Mapping[str, Collection[str]]:
+        """Layer with a choice of 16 bits -> the layers that make what it reads, alone or together; without others."""
         ...
 
     @property
@@ -77,6 +103,7 @@ class SearchProblem:
     total: int
     predict: Callable[[Parameters], Predictions]
     max_trials: float = math.inf
+    makers: Mapping[str, Collection[str]] = field(default_factory=dict)
     _predicted: dict[frozenset[tuple[str, Choice]], Predictions] = field(default_factory=dict)
 
     @property
@@ -91,10 +118,18 @@ class SearchProblem:
 
     @cached_property
     def gains(self) -> Mapping[str, float]:
-        """By how much the objective grows where one layer goes back to float, from all in INT8."""
+        """By how much the objective grows where one layer goes back to float, or to 16 bits, from all in INT8."""
         fullest = self.space.fullest
-        least = self.objective(fullest)
-        return {name: self.objective(self.space.with_float(fullest, name)) - least for name in self.layers}
+        least, found = self.objective(fullest), dict[str, float]()
+        for name, switch in switches_of(self).items():
+            if switch.on is not True:
+                wide = replace(fullest.int8[switch.layer], activation_bits=16)
+                plan = replace(fullest, layers={**fullest.layers, switch.layer: wide})
+                found[name] = self.objective(plan) - least
+        for name in self.layers:
+            own = self.objective(self.space.with_float(fullest, name)) - least
+            found[name] = own - found.get(_bits_of(name), 0.0)
+        return found
 
     @property
     def lowest(self) -> float:
@@ -109,25 +144,41 @@ class SearchProblem:
         return self._predicted[settings]
 
 
+def switches_of(choices: Choices) -> Mapping[str, Switch]:
+    """What can be in INT8 or not, by name: layers by their own, activations of layers by that of the dimension."""
+    layers = {layer: Switch(layer, switch_of(layer), True, False) for layer in choices.layers}
+    bits = [name for name in choices.dimensions if unit_of(name) and name.endswith(f":{ACTIVATION_BITS}")]
+    return layers | {name: Switch(unit_of(name), name, 8, 16) for name in bits}
+
+
+def _bits_of(layer: str) -> str:
+    return f"{layer}:{ACTIVATION_BITS}"
+
+
 def start_of(choices: Choices) -> Parameters:
     """Every layer in INT8, with the preferred choice of everything."""
     first = {name: values[0] for name, values in choices.dimensions.items()}
-    return with_int8(first, choices, choices.layers)
+    return with_int8(first, choices, switches_of(choices))
 
 
-def with_int8(parameters: Parameters, choices: Choices, int8: Collection[str]) -> Parameters:
-    """The same with just these layers in INT8."""
-    return {**parameters, **{switch_of(layer): layer in int8 for layer in choices.layers}}
+def with_int8(parameters: Parameters, choices: Choices, on: Collection[str]) -> Parameters:
+    """The same with just these switches on."""
+    changed = {
+        switch.dimension: switch.on if name in on else switch.off for name, switch in switches_of(choices).items()
+    }
+    return {**parameters, **changed}
 
 
 def int8_of(parameters: Parameters, choices: Choices) -> frozenset[str]:
-    """The layers with a switch that are in INT8."""
-    return frozenset(layer for layer in choices.layers if parameters[switch_of(layer)])
+    """The switches that are on; those of activations of a layer in float are not."""
+    switches = switches_of(choices)
+    on = {name for name, switch in switches.items() if parameters[switch.dimension] == switch.on}
+    return frozenset(name for name in on if switches[name].layer in on or switches[name].layer not in switches)
 
 
-def gain_of(int8: Collection[str], problem: Problem) -> float:
-    """By how much less the objective is than with all of them in float."""
-    return sum(problem.gains[layer] for layer in sorted(int8))
+def gain_of(on: Collection[str], problem: Problem) -> float:
+    """By how much less the objective is than with all switches off."""
+    return sum(problem.gains[name] for name in sorted(on))
 
 
 def unit_of(dimension: str) -> str:

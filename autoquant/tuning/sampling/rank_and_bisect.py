@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from autoquant.tuning.sampling.coding import Coding
-from autoquant.tuning.sampling.problem import Choices, start_of, with_int8
+from autoquant.tuning.sampling.problem import Choices, start_of, switches_of, with_int8
 from autoquant.tuning.study.space import Parameters, Suggestion
 from autoquant.tuning.study.trial import State, Trial
 
@@ -94,7 +94,8 @@ class RankAndBisect:
         layers = sorted(self.choices.layers, key=lambda name: ranking[name])
 
         def point(in_float: int) -> Parameters:
-            return with_int8(start_of(self.choices), self.choices, layers[in_float:])
+            start = start_of(self.choices)
+            return with_int8(start, self.choices, switches_of(self.choices).keys() - set(layers[:in_float]))
 
         def suffices(in_float: int) -> bool | None:  # all of them in float need no trial
             return in_float == len(layers) or _verdict(self._trials_of(point(in_float), trials))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from autoquant.tuning.sensitivity.divergence import divergence
 from autoquant.tuning.sensitivity.likelihoods import OutputReading
 from autoquant.tuning.sensitivity.measure import calibrated_request, cosines, measure_sensitivity
 from autoquant.tuning.sensitivity.request import Between, Prediction, Predictions, Sensitivities, SensitivityRequest
-from autoquant.tuning.study.space import Parameters, SearchSpace, switch_of
+from autoquant.tuning.study.space import ACTIVATION_BITS, Parameters, SearchSpace, switch_of
 
 VERSION = 3
 MOST = 24
@@ -33,10 +33,19 @@ TOO_LARGE = 1.0
 
 
 class Option(NamedTuple):
-    """Parameters of a layer's own, and the settings that they mean; None in float."""
+    """Parameters of a layer's own, and the settings that they mean; None in float.
+
+    `wide` are the same settings with activations of 16 bits, where the layer has that choice.
+    """
 
     parameters: Parameters
     settings: LayerPlan | None
+    wide: LayerPlan | None = None
+
+    @property
+    def measured(self) -> Sequence[LayerPlan]:
+        """The settings whose divergences are asked for."""
+        return [own for own in (self.settings, self.wide) if own is not None]
 
 
 def options(space: SearchSpace, tunable: str, parameters: Parameters) -> Iterator[Option]:
@@ -47,13 +56,18 @@ def options(space: SearchSpace, tunable: str, parameters: Parameters) -> Iterato
     if not is_tensor(tunable):  # whether it is in INT8 is the planner's to choose
         own.pop(switch, None)
         given[switch] = True
+    bits = own.pop(f"{tunable}:{ACTIVATION_BITS}", None)
     first = {name: choices[0] for name, choices in own.items()}
     if math.prod(map(len, own.values())) <= MOST:
         chosen = [dict(zip(own, values, strict=True)) for values in itertools.product(*own.values())]
     else:
         chosen = [first, *({**first, name: value} for name, choices in own.items() for value in choices[1:])]
     for one in chosen:
-        yield Option(one, space.layer_plan(tunable, {**given, **one}))
+        settings = space.layer_plan(tunable, {**given, **one})
+        if bits is None or settings is None:
+            yield Option(one, settings)
+        else:
+            yield Option(one, replace(settings, activation_bits=8), replace(settings, activation_bits=16))
 
 
 @dataclass(frozen=True)
@@ -118,7 +132,8 @@ class Predictor:
             predictions = _predictions(each, entry.header[tunable], results.get(tunable, 0.0))
             for option, prediction in zip(each, predictions, strict=True):
                 if option.settings is not None and option.parameters.items() <= parameters.items():
-                    found[tunable] = prediction.divergence
+                    wide = prediction.wide if parameters.get(f"{tunable}:{ACTIVATION_BITS}") == 16 else None
+                    found[tunable] = prediction.divergence if wide is None else wide
         return found
 
     def ranking(self) -> Mapping[str, float]:
@@ -147,10 +162,7 @@ class Predictor:
         return calibrated_request(
             model,
             self.samples,
-            {
-                tunable: [one.settings for one in each if one.settings is not None]
-                for tunable, each in options_of.items()
-            },
+            {tunable: [settings for one in each for settings in one.measured] for tunable, each in options_of.items()},
             batch_size=self.batch_size,
             batch_num=plan.batch_num,
             reading=self.reading,
@@ -184,9 +196,10 @@ class Predictor:
     def _key(self, options_of: Mapping[str, Sequence[Option]], parameters: Parameters) -> str:
         plan = self.space.plan(parameters)
         settings = [
-            f"{tunable} {sorted(own.items())} {config_text(Plan({tunable: one}))}"
+            f"{tunable} {sorted(one.parameters.items())} {config_text(Plan({tunable: settings}))}"
             for tunable, each in options_of.items()
-            for own, one in each
+            for one in each
+            for settings in (one.settings, *one.measured[1:])
         ]
         facts = (__version__, self.source.digest, self.samples.digest, self.batch_size, self.reading)
         return digest_of(*facts, plan.batch_num, plan.equalize, *settings)
@@ -196,7 +209,8 @@ def _predictions(each: Sequence[Option], divergences: Sequence[float] | None, re
     """Each option with its divergence and that of its result; 0 for one in float, and for what was not measured."""
     found = itertools.repeat(0.0) if divergences is None else iter(divergences)
     for option in each:
-        yield Prediction(option.parameters, 0.0 if option.settings is None else next(found) + result)
+        own = 0.0 if option.settings is None else next(found) + result
+        yield Prediction(option.parameters, own, None if option.wide is None else next(found))
 
 
 def _total(found: Sensitivities) -> float:

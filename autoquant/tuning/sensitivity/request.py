@@ -32,12 +32,14 @@ CandidateKey = tuple[str, int]
 class Prediction:
     """Settings that a tunable can have, and the divergence that is predicted when it alone is in INT8 with them.
 
-    `parameters` are all of the tunable's own dimensions but its layer's switch; `divergence` is in nats, or in whatever
-    the trials measure theirs; NaN and infinity say that it cannot be in INT8 with these settings.
+    `parameters` are all of the tunable's own dimensions but its layer's switches; `divergence` is in nats, or in
+    whatever the trials measure theirs; NaN and infinity say that it cannot be in INT8 with these settings. `wide` is
+    the divergence with activations of 16 bits, where the tunable has that choice: that of its weight, nearly.
     """
 
     parameters: Parameters
     divergence: float
+    wide: float | None = None
 
 
 Predictions = Mapping[str, tuple[Prediction, ...]]

@@ -260,6 +260,8 @@ def all_int8_words(chosen: Mapping[str, Choice]) -> str:
 
 QUANT_ENABLE = "quant_enable"
 """The setting that says whether a layer is in INT8 or in float."""
+ACTIVATION_BITS = "activation_bits"
+"""The setting that says whether activations of a layer have 8 or 16 bits."""
 
 
 def label(setting: RangeAlgorithm) -> str:

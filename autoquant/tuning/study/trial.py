@@ -49,12 +49,12 @@ class Trial:
     says why in `failure`, and `at_fault` is the layer that did it, where there is one that the search may leave in
     float.
 
-    `int8_share` is the share of the model's multiply-adds in INT8, of which the `float_only` operators that cannot be
-    INT8 do some; `objective` is what the search minimizes, 1.0 for the model all
-    in float (tuning/objective.py); `qdq_ops` counts the Q/DQ operators, where the target puts any between layers;
-    `samples` were evaluated; `seconds` by part (quantize, calibrate, save, load, score); `digests` are the SHA-256 of
-    its files when it was scored, in hex, by name. `host` is the machine of the worker that carried it out, where it was
-    not the process of the search itself.
+    `int8_share` is the share of the model's multiply-adds in INT8, `int16_share` that with activations of 16 bits; the
+    `float_only` operators that cannot be INT8 do some of the others. `objective` is what the search minimizes, 1.0 for
+    the model all in float (tuning/objective.py); `qdq_ops` counts the Q/DQ operators, where the target puts any between
+    layers; `samples` were evaluated; `seconds` by part (quantize, calibrate, save, load, score); `digests` are the
+    SHA-256 of its files when it was scored, in hex, by name. `host` is the machine of the worker that carried it out,
+    where it was not the process of the search itself.
     """
 
     number: int
@@ -67,6 +67,7 @@ class Trial:
     phase: str = ""
     max_samples: int | None = None
     int8_share: float = 0.0
+    int16_share: float = 0.0
     float_only: int = 0
     objective: float = math.inf
     score: float | None = None
@@ -102,7 +103,12 @@ class Trial:
     @property
     def int8_layers(self) -> int:
         """The layers of the plan in INT8."""
-        return count_layers(self.plan.int8)
+        return count_layers(self.plan.int8) - self.int16_layers
+
+    @property
+    def int16_layers(self) -> int:
+        """Those with activations of 16 bits."""
+        return sum(settings.activation_bits == 16 for settings in self.plan.int8.values())
 
     @property
     def divergence(self) -> float | None:
@@ -129,7 +135,7 @@ class Trial:
 
     def facts(self) -> dict[str, Any]:
         """All that JSON files say of it; what is not known is null, but for the host, which then is not there."""
-        derived = ("layers", "int8_layers", "divergence", "undecided")
+        derived = ("layers", "int8_layers", "int16_layers", "divergence", "undecided")
         facts = {**encode(self), **{name: getattr(self, name) for name in derived}}
         return {name: value for name, value in facts.items() if name != "host" or value is not None}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf, prod
 from typing import Protocol
 
-from autoquant.calibration.plan import Plan
+from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.errors import UsageError
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.model.layer import Layer, Rejected, Survey
@@ -20,8 +20,10 @@ MULTIPLY_ADDS = "multiply-adds"
 PARAMETERS, LAYERS = "parameters", "layers"
 
 
-FLOAT_BYTES, BIAS_BYTES = 4, 4
-"""Bytes of a weight in float32, and of a bias, which is float32 or int32."""
+FLOAT_BYTES, BIAS_BYTES, WIDE_BIAS_BYTES = 4, 4, 8
+"""Bytes of a weight in float32, and of a bias, which is float32 or int32; beside INT16 activations it is int64."""
+WIDE_WORTH = 0.5
+"""What a multiply-add with INT16 activations is worth of one in INT8, where one in float is worth nothing."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,15 @@ class Workload:
 
     def int8_share(self, plan: Plan) -> float:
         """Share of the cost of the model that a plan puts into INT8, in [0, 1]."""
-        return sum(self.costs[name] for name in plan.int8) / self.cost
+        return self._share(plan, 8)
+
+    def int16_share(self, plan: Plan) -> float:
+        """Share of the cost of the model that a plan puts into INT16 activations with INT8 weights, in [0, 1]."""
+        return self._share(plan, 16)
+
+    def _share(self, plan: Plan, bits: int) -> float:
+        own = (self.costs[name] for name, settings in plan.int8.items() if settings.activation_bits == bits)
+        return sum(own) / self.cost
 
 
 def cost_of(other: Rejected, unit: str) -> int:
@@ -106,7 +116,9 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Macs:
-    """The share of multiply-adds left in float, as the workload counts them.
+    """The share of multiply-adds left in float, as the workload counts them; half of those with INT16 activations.
+
+    The Ethos-U does half as many a cycle of these (Arm, Ethos-U55 NPU Technical Reference Manual, 102420).
 
     `fullest` has all in INT8 that may be; None where a search must not end as soon as it has as little in float.
     """
@@ -122,14 +134,14 @@ class Macs:
 
     def __call__(self, plan: Plan) -> float:
         """Of a plan."""
-        return 1.0 - self.workload.int8_share(plan)
+        return 1.0 - self.workload.int8_share(plan) - WIDE_WORTH * self.workload.int16_share(plan)
 
 
 @dataclass(frozen=True)
 class Bytes:
     """The bytes of all layers' weights and biases, relative to those in float; raises UsageError where there are none.
 
-    A weight takes one byte in INT8, whatever bits it has, and four in float; a bias four.
+    A weight takes one byte in INT8, whatever bits it has, and four in float; a bias four, or eight beside INT16.
     """
 
     layers: Mapping[str, Layer]
@@ -147,11 +159,17 @@ class Bytes:
 
     def __call__(self, plan: Plan) -> float:
         """Of a plan."""
-        in_float = sum(_bytes(layer, FLOAT_BYTES) for layer in self.layers.values())
-        planned = sum(_bytes(layer, 1 if name in plan.int8 else FLOAT_BYTES) for name, layer in self.layers.items())
+        in_float = sum(_bytes(layer, FLOAT_BYTES, BIAS_BYTES) for layer in self.layers.values())
+        planned = sum(_planned_bytes(layer, plan.int8.get(name)) for name, layer in self.layers.items())
         return planned / in_float
 
 
-def _bytes(layer: Layer, size: int) -> int:
+def _planned_bytes(layer: Layer, settings: LayerPlan | None) -> int:
+    if settings is None:
+        return _bytes(layer, FLOAT_BYTES, BIAS_BYTES)
+    return _bytes(layer, 1, BIAS_BYTES if settings.activation_bits == 8 else WIDE_BIAS_BYTES)
+
+
+def _bytes(layer: Layer, weight: int, bias: int) -> int:
     weights = prod(layer.weight_shape) if layer.weight else 0
-    return weights * size + (layer.parameters - weights) * BIAS_BYTES
+    return weights * weight + (layer.parameters - weights) * bias

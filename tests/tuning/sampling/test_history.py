@@ -51,7 +51,7 @@ def test_a_point_is_what_its_row_means() -> None:
     for trial in TRIALS:
         row = coding.encode(trial.parameters)
         assert coding.decode(row) == trial.parameters
-        int8 = [layer for layer, own in zip(coding.layers, coding.int8(row), strict=True) if own]
+        int8 = [layer for layer, own in zip(coding.switches, coding.int8(row), strict=True) if own]
         assert set(int8) == int8_of(trial.parameters, PROBLEM)
         gain = History.of([], PROBLEM).gain_of(coding.int8(row))
         assert gain == gain_of(int8_of(trial.parameters, PROBLEM), PROBLEM)

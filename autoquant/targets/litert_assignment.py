@@ -24,10 +24,11 @@ INT8, FLOAT, WIDE = 0, 1, 1
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """A conversion: `kind` is QUANTIZE or DEQUANTIZE, `tensor` the name of the tensor of the float model it reads."""
+    """A conversion of a tensor, by its name in the float model, from so many bits to others; 0 is float."""
 
     tensor: str
-    kind: str
+    source: int
+    result: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,9 @@ def conversions(lite: LiteGraph, operators: Mapping[int, int], io: str) -> tuple
     bits = {**dict.fromkeys((INPUTS, OUTPUTS), 8 if io == INT8_ENDS else 0), **operators}
     found = []
     for flow in flows(lite):
-        wanted = {bits.get(reader, 0) for reader in flow.readers} - {bits.get(flow.maker, 0)}
-        kinds = ("QUANTIZE" if number else "DEQUANTIZE" for number in sorted(wanted))
-        found += [Conversion(lite.name_of(flow.tensor), kind) for kind in kinds]
+        source, name = bits.get(flow.maker, 0), lite.name_of(flow.tensor)
+        wanted = {bits.get(reader, 0) for reader in flow.readers} - {source}
+        found += [Conversion(name, source, result) for result in sorted(wanted)]
     return tuple(found)
 
 

@@ -64,8 +64,7 @@ class EstimatedLatency:
     def __call__(self, plan: Plan) -> float:
         """Of a plan."""
         operators = integer_operators(self.lite, self.completed(plan), self.io)
-        converted = [(one.kind, one.tensor) for one in conversions(self.lite, operators, self.io)]
-        return self.times.total(operators, converted) / self.all_float
+        return self.times.total(operators, conversions(self.lite, operators, self.io)) / self.all_float
 
     @cached_property
     def lowest(self) -> float:
@@ -82,7 +81,7 @@ class EstimatedLatency:
 def _edges(latency: EstimatedLatency) -> Iterator[tuple[tuple[int, int], float]]:
     """Edges of the cut with the seconds that each costs: of an operator, a conversion, or endless.
 
-    An operator on the side of the source is in INT8, and cuts its edge to the sink.
+    An operator on the side of the source is in integers, of whatever bits are faster, and cuts its edge to the sink.
     """
     lite, times, endless = latency.lite, latency.times, 10.0 * latency.all_float
     banned = {index for name, index in lite.layers.items() if name in latency.always_float}
@@ -90,29 +89,41 @@ def _edges(latency: EstimatedLatency) -> Iterator[tuple[tuple[int, int], float]]
     end = INT8 if latency.io == INT8_ENDS else FLOAT
     node = {INPUTS: end, OUTPUTS: end} | {index: index + 2 for index in range(len(times.in_float))}
     in_float = np.nan_to_num(times.in_float)
-    in_int8 = np.nan_to_num(times.expected_int8)
+    in_int8 = np.nan_to_num(times.fastest_integers)
     for index in range(len(in_float)):
         yield (node[index], FLOAT), float(in_int8[index]) if index in free else endless
         yield (INT8, node[index]), float(in_float[index])
-    conversions = {name: (times.dequantize[name], times.quantize[name]) for name in times.quantize}
-    yield from conversion_edges(lite, node, conversions.__getitem__, endless=endless, first=2 + len(in_float))
+
+    def costs(name: str) -> tuple[float, float]:
+        return times.least_conversion(name, to_float=True), times.least_conversion(name, to_float=False)
+
+    yield from conversion_edges(lite, node, costs, endless=endless, first=2 + len(in_float))
 
 
 def open_latency(builder: Builder, space: SearchSpace, evaluation: Dataset, io: str, cache: Path) -> EstimatedLatency:
     """Measure what the estimate needs, or take it from the file of an earlier measurement of this very model.
 
-    INT8 operators are those of the file that is made of the fullest plan. Raises PlanError or TrialError where that
+    INT8 operators are those of the file that is made of the fullest plan, INT16 ones those of the same with 16 bits
+    wherever there is that choice. Raises PlanError or TrialError where that
     cannot be made even without the layers that are at fault.
     """
     lite = builder.model.program
     assert isinstance(lite, LiteGraph)
-    key = digest_of(__version__, version("ai-edge-litert"), builder.model.digest, io, config_text(space.fullest))
+    key = digest_of(
+        __version__,
+        version("ai-edge-litert"),
+        builder.model.digest,
+        io,
+        config_text(space.fullest),
+        config_text(space.widest),
+    )
 
     def measured() -> OperatorTimes:
+        plan = replace(space.fullest, training=False)  # which runs as fast trained or not
+        plans = {8: plan} if space.widest == space.fullest else {8: plan, 16: replace(space.widest, training=False)}
         with tempfile.TemporaryDirectory(dir=cache.parent, prefix=TEMPORARY) as folder:
-            plan = replace(space.fullest, training=False)  # which runs as fast trained or not
-            int8 = _made(builder, plan, Path(folder) / "int8.tflite")
-        return measured_times(lite, int8, one_batch(builder.model, evaluation))
+            models = {bits: _made(builder, own, Path(folder) / f"{bits}.tflite") for bits, own in plans.items()}
+        return measured_times(lite, models, one_batch(builder.model, evaluation))
 
     return EstimatedLatency(lite, io, cached_times(cache, key, measured), space.always_float, builder.completed)
 

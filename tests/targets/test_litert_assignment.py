@@ -18,6 +18,7 @@ from autoquant.targets.litert_assignment import Conversion, assign_integers, con
 
 LAYER, FREE, UNABLE, SHAPE = "AVERAGE_POOL_2D", "CONCATENATION", "ABS", "SHAPE"
 """A layer, an operator about which there is a choice, one that LiteRT Quantizer cannot do, one that reads a shape."""
+ENDS = {"QUANTIZE": (0, 8), "DEQUANTIZE": (8, 0)}
 NARROW = "SPACE_TO_DEPTH"
 """An operator about which there is a choice, but 16 bits."""
 
@@ -166,7 +167,7 @@ def test_small_graphs_by_hand(
 ) -> None:
     lite = graph(operators, outputs)
     assert assign_integers(lite, in_float, "float32") == int8
-    wanted = tuple(Conversion(*pair.split()) for pair in kinds)
+    wanted = tuple(Conversion(name, *ENDS[kind]) for name, kind in map(str.split, kinds))
     assert conversions(lite, dict.fromkeys(int8, 8), "float32") == wanted
 
 

@@ -62,8 +62,11 @@ def estimate(
     always: Any = (),
 ) -> EstimatedLatency:
     names = data(lite)
-    conversions = [dict(zip(names, map(float, costs), strict=True)) for costs in (quantize, dequantize)]
-    times = OperatorTimes(np.array(in_float, float), np.array(in_int8, float), *conversions)
+    conversions = {
+        ends: dict(zip(names, map(float, costs), strict=True))
+        for ends, costs in {(0, 8): quantize, (8, 0): dequantize}.items()
+    }
+    times = OperatorTimes({0: np.array(in_float, float), 8: np.array(in_int8, float)}, conversions)
     return EstimatedLatency(lite, io, times, frozenset(always))
 
 
@@ -88,6 +91,19 @@ def test_seconds_by_hand(lite: LiteGraph, int8: tuple[str, ...], io: str, second
     assert found(plan(*int8)) == pytest.approx(seconds / 10)
 
 
+def test_16_bits_have_their_own_times_and_conversions(lite: LiteGraph) -> None:
+    """The first of three layers has 16 bits: its image is converted to these, and its result to 8."""
+    found = estimate(lite, [4, 3, 2, 1], [1, 2, 4, 0.5], [10, 20, 30, 40, 50], [0.1, 0.2, 0.3, 0.4, 0.01])
+    flat = {ends: dict.fromkeys(data(lite), float(sum(ends))) for ends in ((0, 16), (16, 0), (8, 16), (16, 8))}
+    seconds = {**found.times.seconds, 16: np.array([7.0, 8.0, 9.0, 10.0])}
+    times = OperatorTimes(seconds, {**found.times.conversions, **flat})
+    wide = replace(found, times=times)
+    layers = {**plan(*NAMES).layers, "conv": replace(INT8, activation_bits=16)}
+    assert wide(Plan(layers)) == pytest.approx((7 + 2 + 4 + 0.5 + 16 + 24 + 0.01) / 10)
+    assert wide(plan(*NAMES)) == found(plan(*NAMES))
+    assert wide.lowest <= min(wide(plan(*NAMES)), wide(Plan(layers)), 1.0) + 1e-5
+
+
 def test_an_operator_never_seen_in_int8_is_as_fast_as_in_float(lite: LiteGraph) -> None:
     found = estimate(lite, [4, 3, 2, 1], [1, np.nan, 2, 1], [0] * 5, [0] * 5)
     assert found(plan(*NAMES)) == pytest.approx((1 + 3 + 2 + 1) / 10)
@@ -95,13 +111,13 @@ def test_an_operator_never_seen_in_int8_is_as_fast_as_in_float(lite: LiteGraph) 
 
 def lowest_of_all(found: EstimatedLatency, free: list[bool]) -> float:
     """The least time of any choice of operators, the chain of them followed by hand."""
-    times, names, end = found.times, list(found.times.quantize), found.io == "int8"
+    times, names, end = found.times, list(found.times.conversions[0, 8]), found.io == "int8"
     best = np.inf
     for choice in itertools.product(*([False, True] if one else [False] for one in free)):
-        seconds = sum(times.in_int8[i] if int8 else times.in_float[i] for i, int8 in enumerate(choice))
+        seconds = sum(times.seconds[8 if int8 else 0][i] for i, int8 in enumerate(choice))
         for name, (maker, reader) in zip(names, itertools.pairwise([end, *choice, end]), strict=True):
             if maker != reader:
-                seconds += times.quantize[name] if reader else times.dequantize[name]
+                seconds += times.conversions[(0, 8) if reader else (8, 0)][name]
         best = min(best, seconds)
     return float(best / times.in_float.sum())
 
@@ -140,17 +156,17 @@ def test_times_are_measured_of_every_operator(lite_pair: Pair, tmp_path: Path) -
     lite = load_lite(tmp_path / "m.tflite").program
     assert isinstance(lite, LiteGraph)
     int8 = lite_models.quantized(lite.content, lite_pair.images)
-    times = measured_times(lite, int8, [lite_pair.images], RoundsBudget(seconds=0.01, rounds=3))
-    assert times.in_float.shape == times.in_int8.shape == (len(lite.operators),)
-    assert np.isfinite(times.in_float).all()
-    assert np.isfinite(times.in_int8).all()
-    assert set(times.quantize) == set(times.dequantize) == set(data(lite))
-    other = replace(times, in_float=times.in_int8, in_int8=times.in_float)
+    times = measured_times(lite, {8: int8, 16: int8}, [lite_pair.images], RoundsBudget(seconds=0.01, rounds=3))
+    assert {bits: own.shape for bits, own in times.seconds.items()} == dict.fromkeys((0, 8, 16), (len(lite.operators),))
+    assert all(np.isfinite(own).all() for own in times.seconds.values())
+    assert set(times.conversions) == {(0, 8), (8, 0), (0, 16), (16, 0), (8, 16), (16, 8)}
+    assert all(set(own) == set(data(lite)) for own in times.conversions.values())
+    other = replace(times, seconds={0: times.seconds[8], 8: times.in_float})
     for key, now, known in (("key", times, times), ("key", other, times), ("another key", other, other)):
         found = cached_times(tmp_path / "kept.npz", key, partial(replace, now))
-        assert np.array_equal(found.in_float, known.in_float)
-        assert np.array_equal(found.in_int8, known.in_int8)
-        assert (found.quantize, found.dequantize) == (times.quantize, times.dequantize)
+        assert found.seconds.keys() == known.seconds.keys()
+        assert all(np.array_equal(own, known.seconds[bits]) for bits, own in found.seconds.items())
+        assert found.conversions == times.conversions
 
 
 def test_a_run_measures_once_and_keeps_what_it_minimized(
@@ -158,12 +174,14 @@ def test_a_run_measures_once_and_keeps_what_it_minimized(
 ) -> None:
     heard: list[Path] = []
 
-    def measured(lite: LiteGraph, int8: bytes, samples: list[NDArray[Any]]) -> OperatorTimes:
+    def measured(lite: LiteGraph, integers: Any, samples: list[NDArray[Any]]) -> OperatorTimes:
         heard.append(tmp_path)
+        assert list(integers) == [8]
         assert [array.shape for array in samples] == [(1, 8, 8, 2)]
         names = data(lite)
         flow = dict.fromkeys(names, 0.0)
-        return OperatorTimes(np.array([4.0, 3.0, 2.0, 1.0]), np.array([1.0, 2.0, 1.0, 8.0]), flow, flow)
+        seconds = {0: np.array([4.0, 3.0, 2.0, 1.0]), 8: np.array([1.0, 2.0, 1.0, 8.0])}
+        return OperatorTimes(seconds, {(0, 8): flow, (8, 0): flow})
 
     monkeypatch.setattr(latency_objective, "measured_times", measured)
     options: dict[str, Any] = {"target": "litert", "objective": "latency", "tolerance": 1.0, "batch_size": 50}

@@ -120,20 +120,22 @@ def _is_constant(model: Any, tensor: Any) -> bool:
     return data is not None and len(data) > 0
 
 
-def conversion(kind: str, shape: Sequence[int]) -> Operator:
-    """A QUANTIZE or DEQUANTIZE of an activation of this shape."""
+def conversion(source: int, result: int, shape: Sequence[int]) -> Operator:
+    """A QUANTIZE or DEQUANTIZE of an activation of this shape, from so many bits to others; 0 is float."""
+    kind = QUANTIZE if result else DEQUANTIZE
     alone, sub = _empty_model()
     alone.operatorCodes = [flatbuffer.operator_code(getattr(schema.BuiltinOperator, kind))]
-    for name in ("read", "made"):
+    for name, bits in (("read", source), ("made", result)):
         tensor = schema.TensorT()
         tensor.name, tensor.buffer, tensor.type = name.encode(), 0, schema.TensorType.FLOAT32
         tensor.shape = np.asarray(shape, np.int32)
+        if bits:
+            hold_integers(tensor, scale=2.0 ** (1 - bits), zero=0, bits=bits)
         sub.tensors.append(tensor)
-    hold_integers(sub.tensors[kind == QUANTIZE], scale=2.0**-7, zero=0)
     op = schema.OperatorT()
     op.opcodeIndex, op.inputs, op.outputs = 0, [0], [1]
     sub.operators, sub.inputs, sub.outputs = [op], [0], [1]
-    values = np.zeros(tuple(shape), np.float32 if kind == QUANTIZE else np.int8)
+    values = np.zeros(tuple(shape), flatbuffer.DTYPES[sub.tensors[0].type])
     return Operator("made", kind, flatbuffer.write(alone), (values,))
 
 
@@ -146,7 +148,7 @@ def operator_seconds(
     and some more than others: medians of a busy machine do not compare. What it takes to call an interpreter at all,
     measured beside them on a DEQUANTIZE of one value, is taken off.
     """
-    timed = [*(one for operators in models for one in operators), conversion(DEQUANTIZE, (1,))]
+    timed = [*(one for operators in models for one in operators), conversion(8, 0, (1,))]
     calls = [opened(one.tensor, one.content, one.samples, threads=threads).invoke for one in timed]
     *least, call = np.min(interleaved(calls, clock, budget), axis=0).tolist()
     seconds = iter(least)

@@ -129,6 +129,15 @@ class SearchSpace:
         return self.plan(next(self.starts()).parameters)
 
     @property
+    def widest(self) -> Plan:
+        """The same with activations of 16 bits, where there is that choice."""
+        first = next(self.starts()).parameters
+        wide = {
+            name: 16 for name, choices in self.dimensions.items() if 16 in choices and name.endswith(ACTIVATION_BITS)
+        }
+        return self.plan({**first, **wide})
+
+    @property
     def _quantizable(self) -> Mapping[str, Choices]:
         return {name: table for name, table in self._tables.items() if True in table.quant_enable}
 

@@ -91,7 +91,7 @@ def test_random_numbers_are_of_the_right_type_and_range(lite_pair: Pair) -> None
     assert images.dtype == np.float32
     assert images.shape == (3, 8, 8, 4)
     assert 0.0 <= images.min() < 0.1 < 0.9 < images.max() < 1.0
-    (raw,) = random_samples("m", conversion("DEQUANTIZE", (1, 1000)).content, batch_size=1)  # its input is INT8
+    (raw,) = random_samples("m", conversion(8, 0, (1, 1000)).content, batch_size=1)  # its input is INT8
     assert (raw.shape, raw.dtype) == ((1, 1000), np.dtype(np.float32))
     assert raw.min() == pytest.approx(-1.0, abs=0.05)
     assert raw.max() == pytest.approx(127 / 128, abs=0.05)
@@ -116,7 +116,7 @@ def test_sizes_that_are_open(size: tuple[int, int] | None, shape: tuple[int, ...
 
 def integers(shape: list[int], signature: list[int] | None = None) -> bytes:
     """A model that squares integers."""
-    model = flatbuffer.read(conversion("QUANTIZE", shape).content)
+    model = flatbuffer.read(conversion(0, 8, shape).content)
     graph = model.subgraphs[0]
     code = schema.BuiltinOperator.SQUARE
     model.operatorCodes[0].builtinCode = model.operatorCodes[0].deprecatedBuiltinCode = code
@@ -127,7 +127,7 @@ def integers(shape: list[int], signature: list[int] | None = None) -> bytes:
 
 
 def test_real_numbers_become_what_the_input_takes() -> None:
-    interpreter = opened("m", conversion("DEQUANTIZE", (4,)).content, [np.zeros(4, np.int8)], threads=1)
+    interpreter = opened("m", conversion(8, 0, (4,)).content, [np.zeros(4, np.int8)], threads=1)
     feed("m", interpreter, [np.array([-9.0, -0.5, 0.0625, 9.0], np.float32)])
     raw = interpreter.get_tensor(interpreter.get_input_details()[0]["index"])
     assert (raw.dtype, raw.tolist()) == (np.int8, [-128, -64, 8, 127])

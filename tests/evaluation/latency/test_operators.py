@@ -111,7 +111,7 @@ def test_operators_of_both_versions_find_each_other(lite_pair: Pair) -> None:
 @pytest.mark.parametrize("kind", ["float32", "int8"])
 def test_operators_are_known_by_the_output_they_lead_to(kind: str) -> None:
     """An output of a model is called as it was before there was a conversion at it."""
-    model = flatbuffer.read(conversion(DEQUANTIZE if kind == "float32" else QUANTIZE, (4,)).content)
+    model = flatbuffer.read(conversion(*((8, 0) if kind == "float32" else (0, 8)), (4,)).content)
     graph = model.subgraphs[0]
     code = copy.copy(model.operatorCodes[0])
     code.builtinCode, code.version = schema.BuiltinOperator.TANH, 1
@@ -133,7 +133,7 @@ def test_operators_are_known_by_the_output_they_lead_to(kind: str) -> None:
 
 def test_an_operator_that_reads_no_values_is_left_out() -> None:
     """LiteRT has no such array to give."""
-    content = conversion(QUANTIZE, (0, 4)).content
+    content = conversion(0, 8, (0, 4)).content
     assert operators_of("m", content, [np.zeros((0, 4), np.float32)]) == []
 
 
@@ -154,7 +154,7 @@ def test_operators_side_by_side_by_hand() -> None:
 
 def test_conversions_convert() -> None:
     values = np.array([-0.5, 0.0, 0.25, 3.0], np.float32)
-    quantize, dequantize = conversion(QUANTIZE, (4,)), conversion(DEQUANTIZE, (4,))
+    quantize, dequantize = conversion(0, 8, (4,)), conversion(8, 0, (4,))
     raw = run(opened("q", quantize.content, [values], threads=1))
     assert raw.tolist() == [-64, 0, 32, 127]  # 2 ** -7 a step
     assert run(opened("d", dequantize.content, [raw], threads=1)).tolist() == [-0.5, 0.0, 0.25, 127 / 128]

@@ -26,13 +26,13 @@ from autoquant.targets.litert_balance import Balance, tensors_between
 from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales, SharedScale, TensorBetween
 from autoquant.targets.litert_file import (
     add_to_biases,
-    affine_of,
     count_qdq_ops,
     prepare,
     quantize,
     replace_weights,
     with_constants,
 )
+from autoquant.targets.litert_kernels import affine_of
 from autoquant.targets.litert_library import IntegerOperator, Integers, Known
 from autoquant.targets.litert_operators import INT8_ENDS, data_near, quantizable
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.kinds import Kind
 from autoquant.quantization.affine import INT32, Affine
+from autoquant.targets.litert_kernels import KERNELS, KernelOperator, use_kernels
 from autoquant.targets.litert_library import Integers, Known, quantize_operators
 from autoquant.targets.litert_operators import SHAPE_READERS
 
@@ -48,11 +50,31 @@ def quantize(model: Any, integers: Integers, known: Known) -> Any:
     TrialError where LiteRT Quantizer refuses.
     """
     result = _fresh(model)
-    quantize_operators(model, result, integers, known)
+    operators = list(result.subgraphs[0].operators)
+    own = {index for index in integers.operators if flatbuffer.op_name(model, operators[index]) in KERNELS}
+    others = {index: one for index, one in integers.operators.items() if index not in own}
+    quantize_operators(model, result, replace(integers, operators=others), known)
+    use_kernels(result, [_kernel_operator(model, operators[index], index, integers) for index in sorted(own)])
     _keep_outputs(result, model.subgraphs[0].outputs)
     _ask_shapes_of_int8(result)
     flatbuffer.drop_unread(result.subgraphs[0], lambda op: len(op.outputs) > 0)
     return result
+
+
+def _kernel_operator(model: Any, op: Any, index: int, integers: Integers) -> KernelOperator:
+    """An operator (OperatorT) of a copy of the float model (ModelT), by its index there, with its scales."""
+    graph, wide = model.subgraphs[0], integers.operators[index].bits == 16
+    scales = integers.wide if wide else integers.activations
+
+    def affines(tensors: Iterable[int]) -> dict[int, Affine | None]:
+        real = {place: graph.tensors[tensor] for place, tensor in enumerate(tensors) if tensor >= 0}
+        own = {place: one for place, one in real.items() if one.type == schema.TensorType.FLOAT32}
+        return {place: scales.get(flatbuffer.tensor_name(one)) for place, one in own.items()}
+
+    before = graph.operators[index]
+    outputs = {place: affine for place, affine in affines(before.outputs).items() if affine is not None}
+    inputs = {place: outputs[0] if affine is None else affine for place, affine in affines(before.inputs).items()}
+    return KernelOperator(op, inputs, outputs)
 
 
 def replace_weights(model: Any, layers: Mapping[str, tuple[Any, Kind]], weights: Mapping[str, Array]) -> None:
@@ -88,14 +110,6 @@ def add_to_biases(model: Any, layers: Mapping[str, tuple[Any, Kind]], correction
         tensor.buffer = flatbuffer.add_buffer(model, corrected.astype(steps.dtype).view(np.uint8))
         graph.tensors.append(tensor)  # others may read the one that it was
         op.inputs[kind.bias] = len(graph.tensors) - 1
-
-
-def affine_of(tensor: Any) -> Affine | None:
-    """Scale and offset of a tensor (TensorT) of INT8 or INT16; None of another one."""
-    if tensor.type not in (schema.TensorType.INT8, schema.TensorType.INT16):
-        return None
-    bits = 8 * flatbuffer.DTYPES[tensor.type].itemsize
-    return Affine(float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]), bits)
 
 
 def count_qdq_ops(model: Any) -> int:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.quantization.affine import Affine
+from autoquant.targets.litert_kernels import KERNELS
 from autoquant.targets.litert_library import keeps_input_scale, quantizes_weight, supports
 
 INT8_ENDS = "int8"
@@ -27,7 +28,7 @@ MODELS = 4
 
 @lru_cache(MODELS)
 def quantizable(lite: LiteGraph) -> frozenset[int]:
-    """Indices of the operators that can be INT8: LiteRT Quantizer can do them, and they have float data.
+    """Indices of the operators that can be INT8: LiteRT Quantizer or we can do them, and they have float data.
 
     An operator with a weight must be one of the layers, because only plans quantize weights.
     """
@@ -36,7 +37,7 @@ def quantizable(lite: LiteGraph) -> frozenset[int]:
         index
         for index, op in enumerate(lite.operators)
         if (index in layers or not quantizes_weight(lite.model, op))
-        and supports(lite.model, op, 8)
+        and _supports(lite, index, 8)
         and not all_data(lite).isdisjoint(map(int, (*op.inputs, *op.outputs)))
     )
 
@@ -44,7 +45,16 @@ def quantizable(lite: LiteGraph) -> frozenset[int]:
 @lru_cache(MODELS)
 def widenable(lite: LiteGraph) -> frozenset[int]:
     """Indices of the operators that can be INT8, and can have activations of 16 bits instead."""
-    return frozenset(index for index in quantizable(lite) if supports(lite.model, lite.operators[index], 16))
+    return frozenset(index for index in quantizable(lite) if _supports(lite, index, 16))
+
+
+def _supports(lite: LiteGraph, index: int, bits: int) -> bool:
+    """Whether LiteRT Quantizer, or what we do behind it, can give an operator activations of so many bits."""
+    kernel = KERNELS.get(lite.kind(index))
+    if kernel is None:
+        return supports(lite.model, lite.operators[index], bits)
+    alone = len(data_of(lite, lite.operators[index].inputs)) == 1
+    return bits in kernel.bits and (alone or not kernel.keeps_scale)
 
 
 @lru_cache(MODELS)
@@ -53,8 +63,13 @@ def scale_keepers(lite: LiteGraph) -> frozenset[int]:
     return frozenset(
         index
         for index, op in enumerate(lite.operators)
-        if keeps_input_scale(lite.model, op) and len(data_of(lite, op.inputs)) == 1
+        if _keeps_scale(lite, index) and len(data_of(lite, op.inputs)) == 1
     )
+
+
+def _keeps_scale(lite: LiteGraph, index: int) -> bool:
+    kernel = KERNELS.get(lite.kind(index))
+    return keeps_input_scale(lite.model, lite.operators[index]) if kernel is None else kernel.keeps_scale
 
 
 @lru_cache(MODELS)

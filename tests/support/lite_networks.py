@@ -163,3 +163,14 @@ def between_layers() -> dict[str, tuple[Callable[..., Any], set[str]]]:
 
 def windows(x: NDArray[Any], size: int) -> NDArray[Any]:
     return np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))
+
+
+def all_values(saved: SavedLite, x: Any) -> dict[int, Any]:
+    """All tensors that an interpreter without XNNPACK has, by index."""
+    interpreter = plain_interpreter(saved.content)
+    interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], x.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    outputs = {int(index) for op in saved.graph.operators for index in (*op.inputs, *op.outputs) if index >= 0}
+    return {index: interpreter.get_tensor(index) for index in sorted(outputs)}

@@ -16,8 +16,8 @@ from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.targets.litert_assignment import Conversion, assign_integers, conversions, integer_operators
 
-LAYER, FREE, UNABLE, SHAPE = "AVERAGE_POOL_2D", "CONCATENATION", "ABS", "SHAPE"
-"""A layer, an operator about which there is a choice, one that LiteRT Quantizer cannot do, one that reads a shape."""
+LAYER, FREE, UNABLE, SHAPE = "AVERAGE_POOL_2D", "CONCATENATION", "FLOOR", "SHAPE"
+"""A layer, an operator about which there is a choice, one without integer kernels, one that reads a shape."""
 ENDS = {"QUANTIZE": (0, 8), "DEQUANTIZE": (8, 0)}
 NARROW = "SPACE_TO_DEPTH"
 """An operator about which there is a choice, but 16 bits."""

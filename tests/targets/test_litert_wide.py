@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 from ai_edge_litert.schema_py_generated import TensorType
-from lite_networks import IMAGE, LiteNetwork, SavedLite, between_layers, constant, conv, error, named, windows
+from lite_networks import (
+    IMAGE,
+    LiteNetwork,
+    SavedLite,
+    all_values,
+    between_layers,
+    constant,
+    conv,
+    error,
+    named,
+    windows,
+)
 from numpy.typing import NDArray
 
 from autoquant.calibration.plan import Plan
@@ -242,16 +253,3 @@ def kinds_of(saved: SavedLite, op: Any) -> tuple[str, str]:
     from autoquant.model.litert import flatbuffer
 
     return flatbuffer.op_name(saved.objects, op), TYPES.get(saved.tensor(op.outputs[0]).type, "")
-
-
-def all_values(saved: SavedLite, x: Any) -> dict[int, Any]:
-    """All tensors that an interpreter without XNNPACK has, by index."""
-    from autoquant.model.litert.interpreter import plain_interpreter
-
-    interpreter = plain_interpreter(saved.content)
-    interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], x.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
-    interpreter.invoke()
-    outputs = {int(index) for op in saved.graph.operators for index in (*op.inputs, *op.outputs) if index >= 0}
-    return {index: interpreter.get_tensor(index) for index in sorted(outputs)}

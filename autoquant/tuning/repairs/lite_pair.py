@@ -28,7 +28,7 @@ from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
 from autoquant.model.model import known_constant
 from autoquant.quantization.affine import Affine
-from autoquant.targets.litert_file import affine_of
+from autoquant.targets.litert_kernels import affine_of
 
 
 @dataclass(frozen=True)

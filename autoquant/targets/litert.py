@@ -35,14 +35,20 @@ from autoquant.targets.litert_file import (
 )
 from autoquant.targets.litert_library import Int8, Known
 from autoquant.targets.litert_operators import INT8_ENDS, data_near, quantizable
+from autoquant.targets.profiles.fit import check_possible, for_profile, narrowed
+from autoquant.targets.profiles.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)
 class LiteRTTarget:
-    """Writes `<name>_int8.tflite`. `io` is the type of its inputs and outputs, float32 or int8."""
+    """Writes `<name>_int8.tflite`. `io` is the type of its inputs and outputs, float32 or int8.
+
+    With a `profile` the file is for that device: what it cannot take stays in float, and settings are narrowed.
+    """
 
     name: ClassVar[str] = "litert"
     io: str = "float32"
+    profile: Profile | None = None
 
     def __post_init__(self) -> None:
         if self.io not in ("float32", INT8_ENDS):
@@ -58,20 +64,29 @@ class LiteRTTarget:
 
     def lowered(self, model: Model) -> Model:
         """The model as the content of a .tflite: converted, where it is one of TensorFlow. Raises ModelError."""
-        if isinstance(model.program, LiteGraph):
-            return model
-        from autoquant.model.litert.convert import convert
+        lite = model.program
+        if not isinstance(lite, LiteGraph):
+            from autoquant.model.litert.convert import convert
 
-        return replace(model, program=convert(model.graph))
+            lite = convert(model.graph)
+        return replace(model, program=lite if self.profile is None else for_profile(lite, self.profile))
 
     def survey(self, model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Survey:
-        """The operators that have a weight, and average pooling."""
+        """The operators that have a weight, and average pooling; raises where the device has no way to run others."""
+        if self.profile is not None:
+            check_possible(_lite(model), self.profile)
+        return self.look(model, input_shapes)
+
+    def look(self, model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Survey:
+        """The same of a model that the device may have no way to run."""
         lite = _lite(model)
         found = survey_lite(lite, input_shapes)
         layers = [
             replace(layer, between=tensors_between(lite, lite.layers[layer.name])) if layer.can.balanceable else layer
             for layer in found.layers
         ]
+        if self.profile is not None:
+            layers = [narrowed(layer, lite.kind(lite.layers[layer.name]), self.profile) for layer in layers]
         return replace(found, layers=tuple(layers))
 
     def tensors(self, model: Model, layers: Mapping[str, Layer]) -> Collection[str]:

@@ -25,7 +25,7 @@ MODELS = 4
 
 @lru_cache(MODELS)
 def quantizable(lite: LiteGraph) -> frozenset[int]:
-    """Indices of the operators that can be INT8: LiteRT Quantizer can do them, and they have float data.
+    """Indices of the operators that can be INT8: LiteRT Quantizer can do them, they have float data, and may be.
 
     An operator with a weight must be one of the layers, because only plans quantize weights.
     """
@@ -33,7 +33,8 @@ def quantizable(lite: LiteGraph) -> frozenset[int]:
     return frozenset(
         index
         for index, op in enumerate(lite.operators)
-        if (index in layers or not quantizes_weight(lite.model, op))
+        if index not in lite.float_only
+        and (index in layers or not quantizes_weight(lite.model, op))
         and supports_int8(lite.model, op)
         and not all_data(lite).isdisjoint(map(int, (*op.inputs, *op.outputs)))
     )

@@ -183,6 +183,22 @@ class Flat:
 
 
 @dataclass(frozen=True, slots=True)
+class GatherAxis:
+    """The axis that GATHER gathers along is the first behind its batch dimensions."""
+
+    @property
+    def words(self) -> str:
+        """The limit itself."""
+        return "GATHER: along the first axis behind its batch dimensions"
+
+    def __call__(self, lite: LiteGraph, index: int) -> str:
+        """As of a Limit."""
+        options = lite.operators[index].builtinOptions
+        other = lite.kind(index) == "GATHER" and options.axis != options.batchDims
+        return f"it gathers along axis {options.axis}" if other else ""
+
+
+@dataclass(frozen=True, slots=True)
 class ResizedTo:
     """Images are resized to `most` in height and width at most."""
 

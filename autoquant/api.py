@@ -35,6 +35,7 @@ from autoquant.tuning.study.request import SearchOptions, SearchRequest
 
 if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are called
     from autoquant.targets.check import CheckResult
+    from autoquant.targets.profiles.check import DeviceCheck
     from autoquant.tuning.dry_run import Estimate
     from autoquant.tuning.fleet.status import Status
 
@@ -348,3 +349,15 @@ def check(model: str | Path, record: str | Path | None = None) -> CheckResult:
     from autoquant.targets.check import check_file
 
     return check_file(Path(model), None if record is None else Path(record))
+
+
+@reads_options(model=path)
+def check_device(model: str | Path, profile: str) -> DeviceCheck:
+    """Compare an INT8 .tflite, by whichever tool, with the profile of a device (`autoquant guide profiles`).
+
+    What breaks it is in `violations`; operators, types and scales are read from the file. Raises ModelError where the
+    file is no INT8 .tflite, UsageError for a profile that there is not.
+    """
+    from autoquant.targets.profiles.check import check_int8_file
+
+    return check_int8_file(Path(model), profile)

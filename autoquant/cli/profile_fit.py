@@ -54,7 +54,6 @@ def fit_facts(fit: ProfileFit | None, total: int | None) -> dict[str, Any]:
         "operators": operators,
         "narrowed": list(fit.narrowed),
         "impossible": fit.impossible,
-        "open_sizes": list(fit.open_sizes),
         "rules": list(fit.profile.rules()),
         "not_known": list(fit.profile.not_known),
         "sources": encode(fit.profile.sources),
@@ -89,8 +88,6 @@ def _summary(fit: ProfileFit, total: int | None) -> Iterator[str]:
     yield from fit.narrowed
     if profile.io == ("int8",):
         yield "inputs and outputs must be int8: --io int8"
-    if fit.open_sizes:
-        yield f"sizes of {', '.join(fit.open_sizes)} are open, and the device wants all of them fixed"
     if not profile.takes_tflite:
         yield "the device takes no .tflite: its own tools make another file"
     yield f"checked {profile.checked}"

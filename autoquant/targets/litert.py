@@ -28,6 +28,7 @@ from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales, Sha
 from autoquant.targets.litert_file import (
     add_to_biases,
     count_qdq_ops,
+    fix_batch,
     prepare,
     quantize,
     replace_weights,
@@ -97,7 +98,8 @@ class LiteRTTarget:
 
     def compiler(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> LiteRTCompiler:
         """The compiler of .tflite files."""
-        return LiteRTCompiler(_lite(model), layers, statistics, self.io)
+        fixed = self.profile is not None and self.profile.fixed_sizes
+        return LiteRTCompiler(_lite(model), layers, statistics, self.io, one_sample=fixed)
 
 
 def _lite(model: Model) -> LiteGraph:
@@ -106,12 +108,21 @@ def _lite(model: Model) -> LiteGraph:
 
 
 class LiteRTCompiler:
-    """Writes INT8 .tflite files of one model."""
+    """Writes INT8 .tflite files of one model; with `one_sample` their batch is 1 where that of the model is open."""
 
-    def __init__(self, lite: LiteGraph, layers: Mapping[str, Layer], statistics: Statistics, io: str) -> None:
+    def __init__(
+        self,
+        lite: LiteGraph,
+        layers: Mapping[str, Layer],
+        statistics: Statistics,
+        io: str,
+        *,
+        one_sample: bool = False,
+    ) -> None:
         self._lite = lite
         self._layers = layers
         self.io = io
+        self._one_sample = one_sample
         self._calibrator = LiteCalibrator(lite, layers, statistics)
         self._known: Known = {}
 
@@ -128,6 +139,8 @@ class LiteRTCompiler:
         layers = self._operators(model, plan)
         replace_weights(model, layers, corrections.weights)
         add_to_biases(model, layers, corrections.biases)
+        if self._one_sample:
+            fix_batch(model)
         write_bytes(path, flatbuffer.write(model))
         on_step("save")
         return Int8File(dict(self._record(model, layers, scales.balance)), count_qdq_ops(model))

@@ -22,8 +22,7 @@ class ProfileFit:
     """A model beside a profile: the `survey` of its layers there, and the operators that the device will not run.
 
     `macs` gives the multiply-adds of those, by index, for one sample; None where they are not known. `narrowed` says
-    what of the settings is narrowed. `impossible` is why no plan makes a file that the device runs, '' where one does;
-    `open_sizes` are the inputs with sizes that are open, though the device wants them fixed.
+    what of the settings is narrowed. `impossible` is why no plan makes a file that the device runs, '' where one does.
     """
 
     profile: Profile
@@ -32,7 +31,6 @@ class ProfileFit:
     macs: Mapping[int, int | None]
     narrowed: tuple[str, ...]
     impossible: str
-    open_sizes: tuple[str, ...]
 
 
 def profile_fit(target: Target, lowered: Model) -> ProfileFit:
@@ -60,7 +58,4 @@ def profile_fit(target: Target, lowered: Model) -> ProfileFit:
         macs={index: None if macs is None else macs // batch for index, macs in computed.items()},
         narrowed=tuple(narrowing(lite, survey.layers, target.profile)),
         impossible=impossible,
-        open_sizes=tuple(
-            name for name, shape in stated.items() if target.profile.fixed_sizes and None in (shape or ())
-        ),
     )

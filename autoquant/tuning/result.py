@@ -18,7 +18,7 @@ from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.trial import Trial
 
 if TYPE_CHECKING:  # which loads LiteRT
-    from autoquant.tuning.device_check import DeviceCheck
+    from autoquant.targets.profiles.check import DeviceCheck
     from autoquant.tuning.int8_model import Int8Model
     from autoquant.tuning.verification import Verification
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from autoquant.errors import ModelError, listed
+from autoquant.formats.codec import encode
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.kinds import KINDS
+from autoquant.model.litert.load import load_as_is
 from autoquant.targets.litert_operators import SHAPE_READERS
 from autoquant.targets.profiles.profile import Profile
+from autoquant.targets.profiles.table import open_profile
 
 CONVERSIONS = frozenset({"DEQUANTIZE", "QUANTIZE"})
 TYPES = schema.TensorType
@@ -26,6 +31,44 @@ class Violation:
 
     where: str
     what: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCheck:
+    """A profile that a saved file was compared with: its name and device, how that was checked, and what breaks it."""
+
+    profile: str
+    device: str
+    checked: str
+    violations: tuple[Violation, ...]
+
+    @property
+    def verdict(self) -> str:
+        """Whether the file keeps to the profile, in a few words."""
+        if not self.violations:
+            return f"the file keeps to profile {self.profile}"
+        broken = listed([f"{one.where or 'file'}: {one.what}" for one in self.violations])
+        return f"the file breaks profile {self.profile}: {broken}"
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return dict(encode(self))
+
+
+def check_device(content: bytes, name: str) -> DeviceCheck:
+    """Compare a saved .tflite with a profile. Raises UsageError for one that there is not."""
+    profile = open_profile(name)
+    return DeviceCheck(profile.name, profile.device, profile.checked, violations(content, profile))
+
+
+def check_int8_file(path: Path, name: str) -> DeviceCheck:
+    """`check_device` of a file. Raises ModelError where it is no .tflite, or none that is INT8."""
+    load_as_is(path)  # which says what is wrong with a file that is none
+    content = path.read_bytes()
+    if not is_quantized(content):
+        hint = f"`autoquant inspect {path} --profile {name}` says what of it the device could take"
+        raise ModelError(str(path), "is a float model, and there is nothing in INT8 to check", hint=hint)
+    return check_device(content, name)
 
 
 def violations(content: bytes, profile: Profile) -> tuple[Violation, ...]:
@@ -61,8 +104,8 @@ class _Saved:
             kind = flatbuffer.type_name(graph.tensors[index]).lower()
             if kind not in self.profile.io and kind in ("float32", "int8"):
                 yield Violation(self.lite.name_of(index), f"is {kind}, not {' or '.join(self.profile.io)}")
-        if self.profile.fixed_sizes and any(None in self.lite.shape_of(index) for index in graph.inputs):
-            yield Violation("", "a size of an input is open, and all must be fixed")
+        if self.profile.fixed_sizes and any(None in flatbuffer.shape_of(tensor) for tensor in graph.tensors):
+            yield Violation("", "a size of a tensor is open, and all must be fixed")
 
     def of(self, index: int) -> Iterator[Violation]:
         """What breaks the profile of one operator, whose first result it is named by."""

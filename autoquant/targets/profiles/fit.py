@@ -79,12 +79,21 @@ def narrowed(layer: Layer, kind: str, profile: Profile) -> Layer:
 def check_possible(lite: LiteGraph, profile: Profile) -> None:
     """Raise ModelError for a model that no plan makes one that the device runs."""
     hint = "change what the reasons name, or choose another profile"
+    if profile.fixed_sizes and (names := open_sizes(lite)):
+        what = f"sizes beyond the batch are open, and profile {profile.name} wants all sizes fixed: {', '.join(names)}"
+        raise ModelError("model", what, hint="export it with fixed sizes, or choose another profile")
     if not profile.has_cpu and (refused := unfit(lite, profile)):
         what = f"profile {profile.name} has no operator for, and nothing else there runs: {_listed(refused)}"
         raise ModelError("model", what, hint=hint)
     if profile.all_int8 and profile.takes_tflite and (refused := left_in_float(lite)):
         what = f"profile {profile.name} leaves nothing in float, in which these stay: {_listed(refused)}"
         raise ModelError("model", what, hint=hint)
+
+
+def open_sizes(lite: LiteGraph) -> tuple[str, ...]:
+    """The inputs of which more is open than the batch."""
+    ends = zip(lite.inputs, lite.subgraph.inputs, strict=True)
+    return tuple(name for name, tensor in ends if None in lite.shape_of(int(tensor))[1:])
 
 
 def _listed(refused: Sequence[Unfit]) -> str:

@@ -91,7 +91,7 @@ class Profile:
         yield f"what stays in float is run by {self.in_float}" if not self.all_int8 else "nothing may stay in float"
         yield f"operators that it cannot take are run by {'the CPU' if self.has_cpu else 'nothing'}"
         if self.fixed_sizes:
-            yield "all sizes of tensors must be fixed, the batch too"
+            yield "all sizes of tensors must be fixed: a batch that is open becomes 1"
         yield from (limit.words for limit in self.limits)
 
 

@@ -79,10 +79,12 @@ def _operators(fit: ProfileFit, total: int | None) -> Block:
 def _summary(fit: ProfileFit, total: int | None) -> Iterator[str]:
     profile = fit.profile
     yield f"profile {profile.name}: {profile.device}"
-    macs = sum(fit.macs[one.index] or 0 for one in fit.outside)
-    share = _share(macs, total)
-    cost = f", with {percent(share)} of the multiply-adds" if share is not None else ""
-    yield f"{counted(len(fit.outside), 'operator')} cannot run on the device{cost}{_elsewhere(profile)}"
+    if fit.outside:
+        share = _share(sum(fit.macs[one.index] or 0 for one in fit.outside), total)
+        cost = f", with {percent(share)} of the multiply-adds" if share is not None else ""
+        yield f"{counted(len(fit.outside), 'operator')} cannot run on the device{cost}{_elsewhere(profile)}"
+    else:
+        yield "by all that is known, every operator can run on the device"
     if fit.impossible:
         yield f"refused by a search: {fit.impossible}"
     yield from fit.narrowed

@@ -14,45 +14,45 @@ FILE = Path(guide.__file__).parent / "profiles.md"
 INTRODUCTION = """\
 # Profiles of devices
 
-A `.tflite` that LiteRT runs need not be one that a device takes: one wants symmetric activations, another a single scale
-for a weight, a third no operator in float. A profile says what a device takes, by its public documentation, and nothing
-that this does not say.
+A `.tflite` that LiteRT runs need not be one that a device takes: one wants symmetric activations, another a single
+scale for a weight, a third no operator in float. A profile says what a device takes, by its public documentation, and
+nothing that this does not say.
 
 ```console
 $ autoquant inspect digits.keras --profile ethos-u55
-$ autoquant search digits.keras --data digits.npz --target litert --profile ethos-u55 --run runs/ethos
+$ autoquant search digits.keras --data digits.npz --tolerance 1% --target litert --profile ethos-u55 --run runs/ethos
 $ autoquant check runs/ethos/best/digits_int8.tflite --profile ethos-u55
 ```
 
-`inspect` lists, before any search, the operators that the device could not take of a model, each with the reason and its
-share of the multiply-adds, and what of the settings is narrowed (`--json`: `profile`). `search`, `quantize`, `init` and
-`export` take `--profile` too, with `--target litert`; Python functions take `profile=`. The profile is kept in `run.toml`,
-so that `resume` and workers know it, and `result.json` has it with what breaks it of the best model, as `device`.
-`export RUN --profile NAME` builds the plan of a run for another device, as far as that can have it.
+`inspect` lists, before any search, the operators that the device could not take of a model, each with the reason and
+its share of the multiply-adds, and what of the settings is narrowed (`--json`: `profile`). `search`, `quantize`, `init`
+and `export` take `--profile` too, with `--target litert`; Python functions take `profile=`. The profile is kept in
+`run.toml`, so that `resume` and workers know it, and `result.json` has it with what breaks it of the best model, as
+`device`. `export RUN --profile NAME` builds the plan of a run for another device, as far as that can have it.
 
 ## What a profile does
 
-- Operators that the device cannot take are no layers: they stay in float, on the CPU, and the survey lists them with the
-  reason. Where nothing may stay in float, the CPU runs them in INT8; where there is no CPU to run them, the model is
-  refused.
+- Operators that the device cannot take are no layers: they stay in float, on the CPU, and the survey lists them with
+  the reason. Where nothing may stay in float, the CPU runs them in INT8; where there is no CPU to run them, the model
+  is refused.
 - Settings that the device cannot have are not offered by any search space: a scale for every channel
   (`channel_wise`), an offset (`asymmetric`), scales that are no powers of two (`power_of_two`), layers in float
   (`quant_enable`).
 - A config that has one of them is refused, by where it is, what it breaks of which profile, and the way out. `autoquant
-  quantize --config` and `search` never change what was asked for.
+  quantize --config` never changes what was asked for.
 - Where all sizes must be fixed, a batch that is open becomes 1 in the file, and the model runs sample by sample. Other
   open sizes are refused.
-- `autoquant check FILE.tflite --profile NAME` (`autoquant.check_device`) reads operators, types, scales and offsets from a
-  saved INT8 file alone, by whichever tool it was made, and lists what breaks the profile, with exit code 1. A search does
-  the same with its best model.
+- `autoquant check FILE.tflite --profile NAME` (`autoquant.check_device`) reads operators, types, scales and offsets
+  from a saved INT8 file alone, by whichever tool it was made, and lists what breaks the profile, with exit code 1. A
+  search does the same with its best model.
 
 ## What is not known
 
-**No profile was tried on a device.** Each was checked by its documentation alone, but for `{compared}`: for
-these, small networks of every kind of layer, {builds} files in all, were given to Vela 5.2.0 itself, and what it placed on the
-CPU is what the profile says. A file that keeps to its profile may still be refused, or be run in parts by the CPU, for
-what the documentation leaves open; the list below says of each device what that is. Scores are those of LiteRT on this
-machine. Whether activations of 16 bits are possible is written down, not used.
+**No profile was tried on a device.** Each was checked by its documentation alone, but for `{compared}`: of
+these, small networks of every kind of layer, {builds} files in all, were given to Vela 5.2.0 itself, and what it placed
+on the CPU is what the profile says. A file that keeps to its profile may still be refused, or be run in parts by the
+CPU, for what the documentation leaves open; what that is stands below, device by device. Scores are those of LiteRT on
+this machine. Whether activations of 16 bits are possible is written down, not used.
 
 ## The profiles
 

@@ -41,13 +41,13 @@ def run(args: argparse.Namespace) -> int:
         reporter(listener, "checking")
         from autoquant import api
 
-        if profile is not None:
+        if profile is None:
+            said, code = text(api.check(args.model, record)), MET
+        else:
             found = api.check_device(args.model, profile)
-            say("\n".join(_device(found)))
-            return MISSED if found.violations else MET
-        recorded = api.check(args.model, record)
-    say(text(recorded))
-    return MET
+            said, code = "\n".join(_device(found)), MISSED if found.violations else MET
+    say(said)
+    return code
 
 
 def _check_asked(model: str, profile: str | None, record: str | None) -> None:

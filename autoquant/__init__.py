@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from autoquant.api import (
         benchmark,
         check,
+        check_device,
         dry_run,
         evaluate,
         explain,
@@ -45,6 +46,7 @@ __all__ = [
     "accuracy_based_auto_calibration",
     "benchmark",
     "check",
+    "check_device",
     "convert_model",
     "convert_qat_model",
     "create_quant_config",

@@ -35,6 +35,7 @@ from autoquant.tuning.study.request import SearchOptions, SearchRequest
 
 if TYPE_CHECKING:  # which loads TensorFlow, as some functions do when they are called
     from autoquant.targets.check import CheckResult
+    from autoquant.targets.profiles.check import DeviceCheck
     from autoquant.tuning.dry_run import Estimate
     from autoquant.tuning.fleet.status import Status
 
@@ -65,12 +66,12 @@ def search(
         listener: is called with every event (`autoquant.tuning.events`), and ends the search by raising
             `autoquant.StopSearch`; by default events are logged to `logging.getLogger("autoquant")`.
         clock: gives seconds; for the time budget.
-        options: calibration, metric ('top1'), target ('tensorflow'), engine ('auto'), io ('float32'), objective
-            ('macs'), max_trials (100), timeout (seconds, or '2h'), space (that of the target), sampler ('guided'), seed
-            (0), batch_size (50), preprocess, scale, mean, std, label_offset, image_size, inputs, outputs, signature,
-            feed, error_rate (0.05), certify, confidence (0.95), unit, guard, allow_overlap, stop_on_target,
-            keep_models (1), keep_all_models, samples (24), min_baseline, min_speedup, junit, jobs (1), storage, study,
-            artifacts, trust_model;
+        options: calibration, metric ('top1'), target ('tensorflow'), engine ('auto'), io ('float32'), profile
+            ('', that of a device), objective ('macs'), max_trials (100), timeout (seconds, or '2h'), space (that of the
+            target), sampler ('guided'), seed (0), batch_size (50), preprocess, scale, mean, std, label_offset,
+            image_size, inputs, outputs, signature, feed, error_rate (0.05), certify, confidence (0.95), unit, guard,
+            allow_overlap, stop_on_target, keep_models (1), keep_all_models, samples (24), min_baseline, min_speedup,
+            junit, jobs (1), storage, study, artifacts, trust_model;
             `autoquant.tuning.study.request.SearchRequest` says what each is.
 
     Returns:
@@ -210,6 +211,7 @@ def export(
     *,
     trial: int | None = None,
     target: str | None = None,
+    profile: str | None = None,
     io: str | None = None,
     simulation: bool = True,
     listener: Listener = log_event,
@@ -217,19 +219,21 @@ def export(
 ) -> Export:
     """Write config.json, record.txt and the model of the best trial, or of another, to a folder.
 
-    Of a run that ships the float model (min_speedup) it is that one, unless a trial, target or io is named.
+    Of a run that ships the float model (min_speedup) it is that one, unless a trial, target, profile or io is named.
 
     `target` builds the same plan for another target than the run's, and scores it there: the two do not compute the
     same numbers. The score is in the result's `transferred` and in score.json. `io` likewise is the type of the
-    inputs and outputs of a .tflite where it is not to be that of the run. A model that was deleted is built again.
+    inputs and outputs of a .tflite where it is not to be that of the run, and `profile` the device that it must suit,
+    by default that of the run. A model that was deleted is built again.
     `simulation` False leaves the functions out that let a graph run in stock TensorFlow, for converters that do not
     want them. `listener` is told what takes long. `given` are data and functions that the run had in memory, where they
     are needed again, and model, data, calibration and metric where they were moved. Raises RunError.
     """
-    if trial is None and target is None and io is None and (made := export_float(Path(run), Path(to))) is not None:
+    elsewhere = {"target": target, "io": io, "profile": profile}
+    if trial is None and not any(elsewhere.values()) and (made := export_float(Path(run), Path(to))) is not None:
         return made
     stored = StoredTrial.load(Path(run), trial)
-    return export_trial(stored, Path(to), target=target, io=io, simulation=simulation, listener=listener, **given)
+    return export_trial(stored, Path(to), **elsewhere, simulation=simulation, listener=listener, **given)
 
 
 @reads_options()
@@ -256,11 +260,12 @@ def quantize(
     """Apply a config.json to a model, the one it was found for or one trained again, without any search.
 
     `model` and `calibration` are what `search` takes as model and data. `options` are target ('tensorflow'), io
-    ('float32'), simulation (True; False leaves the functions out that let the model run in stock TensorFlow), data, on
-    which what was made is compared with the float model as `evaluate` does, by metric ('top1') and perhaps a tolerance,
-    for the result's `evaluation`; preprocess, scale, mean, std, label_offset, image_size, batch_size (50), inputs,
-    outputs, signature, feed and trust_model; `autoquant.tuning.quantize_request.QuantizeRequest` says what each is.
-    `listener` is told what takes long, as that of a search.
+    ('float32'), profile ('', that of a device), simulation (True; False leaves the functions out that let the model run
+    in stock TensorFlow), data, on which what was made is compared with the float model as `evaluate` does, by metric
+    ('top1') and perhaps a tolerance, for the result's `evaluation`; preprocess, scale, mean, std, label_offset,
+    image_size, batch_size (50), inputs, outputs, signature, feed and trust_model;
+    `autoquant.tuning.quantize_request.QuantizeRequest` says what each is. `listener` is told what takes
+    long, as that of a search.
 
     Raises PlanError where the config does not fit the model or the target, TrialError where a layer cannot be quantized
     as it says, DataError where the data misleads.
@@ -325,10 +330,11 @@ def inspect(model: Any, *, listener: Listener = log_event, **options: Unpack[Ins
     """Look at a model: its layers, what they cost, and what looks quantizable but is not.
 
     `model` is what `search` takes. `options` are target ('tensorflow' or 'litert', by default where the model is from;
-    for 'litert' the model is converted first), calibration, data with which the sensitivity of each layer is found as
-    well, and how both are read: preprocess, scale, mean, std, image_size, batch_size (50), inputs, outputs, signature,
-    feed and trust_model; `autoquant.tuning.study.model_request.InspectRequest` says what each is. `listener` is told
-    what takes long. Raises ModelError, UsageError.
+    for 'litert' the model is converted first), profile, that of a device, for what it could not take of the model,
+    calibration, data with which the sensitivity of each layer is found as well, and how both are read: preprocess,
+    scale, mean, std, image_size, batch_size (50), inputs, outputs, signature, feed and trust_model;
+    `autoquant.tuning.study.model_request.InspectRequest` says what each is. `listener` is told what takes long. Raises
+    ModelError, UsageError.
     """
     asked: dict[str, Any] = {**options}
     return inspect_model(InspectRequest(model=model, **asked), listener)
@@ -343,3 +349,15 @@ def check(model: str | Path, record: str | Path | None = None) -> CheckResult:
     from autoquant.targets.check import check_file
 
     return check_file(Path(model), None if record is None else Path(record))
+
+
+@reads_options(model=path)
+def check_device(model: str | Path, profile: str) -> DeviceCheck:
+    """Compare an INT8 .tflite, by whichever tool, with the profile of a device (`autoquant guide profiles`).
+
+    What breaks it is in `violations`; operators, types and scales are read from the file. Raises ModelError where the
+    file is no INT8 .tflite, UsageError for a profile that there is not.
+    """
+    from autoquant.targets.profiles.check import check_int8_file
+
+    return check_int8_file(Path(model), profile)

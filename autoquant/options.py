@@ -197,7 +197,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         **dict.fromkeys(("model", "models", "data", "calibration", "certify", "samples"), anything),
         **dict.fromkeys(("run", "to", "config", "record", "space", "junit"), path),
         **dict.fromkeys(("target", "engine", "io", "objective", "sampler", "signature", "unit", "guard"), _text),
-        **dict.fromkeys(("storage", "study", "artifacts"), _text),
+        **dict.fromkeys(("storage", "study", "artifacts", "profile"), _text),
         **dict.fromkeys(("max_trials", "seed", "label_offset", "batch_size", "trial", "threads", "repeat"), whole),
         "jobs": whole,
         **dict.fromkeys(("error_rate", "confidence", "min_baseline", "min_speedup"), _number),

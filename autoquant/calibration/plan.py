@@ -133,12 +133,13 @@ def layer_plan(layer: Layer, settings: LayerPlan = LayerPlan()) -> LayerPlan:
     weights = layer.can.weight_algorithms if layer.weight is not None else ()
     return replace(
         settings,
-        asymmetric=settings.asymmetric and not layer.symmetric_only,
+        asymmetric=settings.asymmetric and layer.can.asymmetric and not layer.symmetric_only,
         channel_wise=settings.channel_wise and layer.can.per_channel,
         weight_bits=settings.weight_bits if settings.weight_bits in layer.can.weight_bits else 8,
         dmq=settings.dmq if layer.can.balanceable else None,
         weight_algorithm=settings.weight_algorithm if settings.weight_algorithm in weights else "minmax",
         activation_bits=settings.activation_bits if settings.activation_bits in layer.can.activation_bits else 8,
+        power_of_two=settings.power_of_two or layer.can.powers_only,
     )
 
 
@@ -154,7 +155,8 @@ def adapt_plan(plan: Plan, layers: Mapping[str, Layer]) -> Adaptation:
     """A plan made for another target, as far as one with these layers can carry it out.
 
     What the target does not quantize is left in float, or out of the plan; settings that a layer cannot have become
-    those that `layer_plan` gives. Raises PlanError where nothing is left to quantize.
+    those that `layer_plan` gives, which layers that may not stay in float have as well. Raises PlanError where nothing
+    is left to quantize.
     """
     plans: dict[str, LayerPlan | None] = {name: None for name in plan.layers if name in layers}
     changes: list[str] = []
@@ -164,6 +166,10 @@ def adapt_plan(plan: Plan, layers: Mapping[str, Layer]) -> Adaptation:
             changes += [f"{name}: {limit.change}" for limit in _limits(layers[name], settings)]
         else:
             changes.append(f"{name}: in float, as this target does not quantize it")
+    for name, layer in layers.items():
+        if not layer.can.in_float and plans.get(name) is None:
+            plans[name] = layer_plan(layer)
+            changes.append(f"{name}: in INT8, as profile {layer.can.profile} leaves nothing in float")
     adapted = replace(plan, layers=plans, float_operators=None)
     check_plan(adapted, layers)
     return Adaptation(adapted, tuple(changes))
@@ -187,6 +193,19 @@ def check_plan(plan: Plan, layers: Mapping[str, Layer]) -> None:
         raise PlanError(both[1], what, hint="only one input of an operator can be: remove one of the two")
 
 
+def check_left_in_float(plan: Plan, layers: Mapping[str, Layer]) -> None:
+    """Raise PlanError where a plan leaves in float what must be INT8 in a file that is used."""
+    hint = "quantize it, or leave the profile out"
+    for name, layer in layers.items():
+        if layer.can.in_float:
+            continue
+        if name not in plan.int8:
+            raise PlanError(name, f"stays in float, but profile {layer.can.profile} leaves nothing in float", hint=hint)
+        for operator in sorted(plan.float_operators or ()):
+            what = f"'{operator}' stays in float, but profile {layer.can.profile} leaves nothing in float"
+            raise PlanError("float_operators", what, hint="remove it, or leave the profile out")
+
+
 class _Limit(NamedTuple):
     """A setting that a layer cannot have: the change to one it can have, the reason, and the way out."""
 
@@ -198,12 +217,16 @@ class _Limit(NamedTuple):
 def _limits(layer: Layer, asked: LayerPlan) -> Iterator[_Limit]:
     """The settings of a plan that the layer cannot have."""
     possible = layer_plan(layer, asked)
+    there = f" on profile {layer.can.profile}" if layer.can.profile else ""
     if asked.channel_wise != possible.channel_wise:
-        what = f"channel_wise must be false for layer type {layer.op}"
+        what = f"channel_wise must be false for layer type {layer.op}{there}"
         yield _Limit("one scale for its weight, not one per channel", what, "set it to false")
     if asked.asymmetric != possible.asymmetric:
-        what = "asymmetric must be false: both of its factors are activations"
-        yield _Limit("symmetric, without an offset", what, "set it to false")
+        why = ": both of its factors are activations" if layer.symmetric_only else there
+        yield _Limit("symmetric, without an offset", f"asymmetric must be false{why}", "set it to false")
+    if asked.power_of_two != possible.power_of_two:
+        what = f"power_of_two must name it: all scales are powers of two{there}"
+        yield _Limit("scales of powers of two", what, "add it to power_of_two, the list of layers")
     if asked.weight_bits != possible.weight_bits:
         other = f"are for Conv2D only, not for layer type {layer.op}"
         whose = "are not possible on this target" if layer.op == "Conv2D" else other

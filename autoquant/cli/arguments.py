@@ -100,8 +100,8 @@ def add_feed(group: Any) -> None:
     group.add_argument("--feed", metavar="NAME=VALUE", action="append", help=what)
 
 
-def add_target(parser: Parser, *, io: bool = False) -> Any:
-    """Where the INT8 model is to run, and with `io` the type of its inputs and outputs; returns the group, for more."""
+def add_target(parser: Parser, *, io: bool = False, profile: bool = True) -> Any:
+    """Where the INT8 model is to run, with `io` the type of its inputs and outputs; returns the group, for more."""
     from autoquant.targets.table import TARGETS
     from autoquant.tuning.study.choices import IO_TYPES
     from autoquant.tuning.study.request import SearchRequest
@@ -110,7 +110,17 @@ def add_target(parser: Parser, *, io: bool = False) -> Any:
     types = f"inputs and outputs of the INT8 .tflite: {' or '.join(IO_TYPES)} (default {SearchRequest.io})"
     group = parser.add_argument_group("target")
     add(group, {"--target T": target, **({"--io TYPE": types} if io else {})})
+    if profile:
+        add_profile(group)
     return group
+
+
+def add_profile(group: Any) -> None:
+    """The device that a .tflite is for."""
+    from autoquant.targets.profiles.table import PROFILES
+
+    what = "the device that the .tflite of target litert must suit, as far as its documentation tells: "
+    add(group, {"--profile NAME": f"{what}{', '.join(PROFILES)}; see `autoquant guide profiles` (default: none)"})
 
 
 def add_reading(parser: Parser, *, labels: bool) -> None:

@@ -67,6 +67,7 @@ def _words() -> Mapping[str, Iterable[str]]:
     from autoquant.evaluation.metrics.table import METRICS
     from autoquant.formats.space_toml import presets
     from autoquant.guide import TOPICS
+    from autoquant.targets.profiles.table import PROFILES
     from autoquant.targets.table import TARGETS
     from autoquant.tuning.study.choices import ENGINE_NAMES, IO_TYPES, OBJECTIVES, SAMPLERS
 
@@ -75,6 +76,7 @@ def _words() -> Mapping[str, Iterable[str]]:
         "engine": ENGINE_NAMES,
         "objective": OBJECTIVES,
         "io": IO_TYPES,
+        "profile": PROFILES,
         "metric": METRICS,
         "sampler": SAMPLERS,
         "space": presets(),

@@ -34,7 +34,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.epilog = arguments.EXIT_CODES
     what = f"the folder of the run; model and data go to DIR-files (default: all into {FOLDER})"
     arguments.add(parser, {"--run DIR": what}, default=None, run=Path)
-    arguments.add_target(parser)
+    arguments.add_target(parser, profile=False)
     arguments.add_screen(parser)
 
 

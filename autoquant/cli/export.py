@@ -29,6 +29,8 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--target T": "build the same plan for the other target, litert or tensorflow, and score it there; exit code 1 "
         "where it is not within the run's tolerance (default: the target of the run)",
         "--io TYPE": "type of a .tflite's inputs and outputs: float32, int8 (default: as in the run)",
+        "--profile NAME": "build the same plan for a device (`autoquant guide profiles`), as far as that can have it, "
+        "and score it; exit code as of --target (default: as in the run, for its target)",
     }
     arguments.add(parser, options, required=("--to",), default=None, trial=int)
     arguments.add_trust(parser)
@@ -45,13 +47,13 @@ def run(args: argparse.Namespace) -> int:
     with working(args, tensorflow=not is_lite(model)) as listener:
         from autoquant import api
 
-        options = {name: getattr(args, name) for name in ("trial", "target", "io", "simulation")}
+        options = {name: getattr(args, name) for name in ("trial", "target", "io", "profile", "simulation")}
         options |= {name: getattr(args, name) for name in (*MOVABLE, TRUST_MODEL) if name in args}
         saved = api.export(args.run, args.to, listener=listener, **options)
     notes = [f"note    {note}" for note in saved.notes]
     trial = "none" if saved.trial is None else str(saved.trial)
     say("\n".join([f"trial   {trial}", written_with_front(saved), *scores(saved), *notes]))
-    elsewhere = args.target is not None or args.io is not None
+    elsewhere = any(one is not None for one in (args.target, args.io, args.profile))
     return MISSED if elsewhere and saved.transferred is not None and not saved.transferred.met else MET
 
 

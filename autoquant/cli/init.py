@@ -20,7 +20,7 @@ from autoquant.files import write_text, writing
 from autoquant.messages import printable
 from autoquant.model.model import check_file, is_lite
 from autoquant.reports.words import counted, macs, number, percent
-from autoquant.tuning.study.choices import check_target, likely_target
+from autoquant.tuning.study.choices import LITERT, check_target, likely_target
 from autoquant.tuning.study.model_request import DataRequest
 from autoquant.tuning.study.places import FUNCTIONS, PATHS, for_folder
 from autoquant.tuning.study.request import TRUST_MODEL, SearchRequest
@@ -41,7 +41,7 @@ WIDTH = 100
 def add_arguments(parser: arguments.Parser) -> None:
     """The model, the data, and the file."""
     arguments.add_model(parser)
-    arguments.add_target(parser)
+    arguments.add_target(parser, io=True)
     options = {
         "--data DATA": "evaluation data, as of `autoquant search`",
         "--calibration DATA": "calibration data, likewise (default: split off the evaluation data)",
@@ -58,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
     if file.exists():
         raise UsageError(str(file), "exists already", hint="name another file with --to, or remove this one")
     options = arguments.options_for(args, SearchRequest)
-    check_target(args.model, target=options.get("target", likely_target(args.model)))
+    asked = {name: options[name] for name in ("io", "profile") if name in options}
+    likely = LITERT if "profile" in options else likely_target(args.model)
+    check_target(args.model, target=options.get("target", likely), **asked)
     check_file(args.model)
     DataRequest(**arguments.options_for(args, DataRequest)).check_named()
     with working(args, tensorflow=not is_lite(args.model)) as listener:

@@ -12,6 +12,7 @@ from autoquant.cli import arguments
 from autoquant.cli.interface import OPEN, interface_blocks, interface_facts, shape_words
 from autoquant.cli.output import Block, Table, page, say, terminal_columns
 from autoquant.cli.process import working
+from autoquant.cli.profile_fit import fit_blocks, fit_facts
 from autoquant.errors import UsageError
 from autoquant.evaluation.engines.engine import fixed_batch
 from autoquant.formats.codec import encode, json_text
@@ -73,7 +74,8 @@ def _check_sensitivity(args: argparse.Namespace, reading: Mapping[str, Any]) -> 
 def text(found: Inspection, *, columns: int | None) -> str:
     """Tables and totals; a table that is wider than `columns` becomes paragraphs."""
     blocks = [part(found) for part in (_layers, _tensors, _rejected, _sensitivity, _between, _wide)]
-    return page([*blocks, *interface_blocks(found.model), _totals(found), _notes(found)], columns=columns)
+    ends = [*interface_blocks(found.model), _totals(found), _notes(found)]
+    return page([*blocks, *fit_blocks(found.fit, total_macs(found.survey)), *ends], columns=columns)
 
 
 def facts(found: Inspection) -> dict[str, Any]:
@@ -106,6 +108,7 @@ def facts(found: Inspection) -> dict[str, Any]:
         "parameters": sum(layer.parameters for layer in layers),
         "notes": list(model.notes),
         **_sensitivity_facts(found),
+        **fit_facts(found.fit, total_macs(found.survey)),
     }
 
 

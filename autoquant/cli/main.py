@@ -33,7 +33,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "quantize": "apply an exported plan to a model, without any search",
         "calibration": "calibrate and quantize a frozen .pb, with AMCT's arguments",
         "convert": "turn a .pb trained with FakeQuant into an INT8 model, with AMCT's arguments",
-        "check": "compare a quantized model with its record, attribute by attribute",
+        "check": "compare a quantized model with its record, or with what a device takes",
         "guide": "read how all of this is used: data, certificates, search spaces, from symptom to knob",
         "completion": "print a script that completes commands and options in bash, zsh or fish",
     }

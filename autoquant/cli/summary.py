@@ -47,6 +47,7 @@ def summary(result: SearchResult) -> list[Row]:
         *(("warning", text) for text in result.warnings),
         *_scores(result),
         *_certificate(result),
+        *_device(result),
         *_latency(result.latency),
         *_pareto(result),
         *_shipped(result),
@@ -134,6 +135,13 @@ def _certificate(result: SearchResult) -> Iterator[Row]:
         yield from certificate_rows(certificate, "that the search has not seen")
     elif result.uncertified and result.verdict is not Verdict.MISSED:
         yield "holdout", f"none: {result.uncertified}"
+
+
+def _device(result: SearchResult) -> Iterator[Row]:
+    """What is known of the device that the model is for."""
+    if result.device is not None:
+        yield "device", f"{result.device.device}: {result.device.verdict}"
+        yield "", f"the profile was checked {result.device.checked}"
 
 
 def _latency(latency: Latency | None) -> Iterator[Row]:

@@ -17,6 +17,7 @@ TOPICS: Mapping[str, str] = MappingProxyType(
         "workers": "trials on other machines, and on many processors",
         "safety": "what is safe to open: models, runs and data of others",
         "operators": "which layers become INT8, on both targets",
+        "profiles": "what devices take of a .tflite, and what that is known from",
         "amct": "scripts and files of AMCT",
         "symptoms": "what to do when it misses, is slow, or refuses",
         "extending": "metrics, targets, samplers and range algorithms in packages of your own",

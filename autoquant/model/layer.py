@@ -19,6 +19,8 @@ class Abilities:
     `per_channel`: its weight may have a scale for every channel. `balanceable`: factors can go from its input channels
     into its weight. `weight_bits`, `weight_algorithms` and `activation_bits` are what there is to choose from, the
     default first.
+    `asymmetric`: its activations may have an offset. `powers_only`: all its scales must be powers of two. `in_float`:
+    it may stay in float. `profile` names the profile of a device by which some of this is not possible.
     """
 
     per_channel: bool
@@ -26,6 +28,10 @@ class Abilities:
     weight_bits: tuple[int, ...] = (8,)
     weight_algorithms: tuple[str, ...] = ("minmax",)
     activation_bits: tuple[int, ...] = (8,)
+    asymmetric: bool = True
+    powers_only: bool = False
+    in_float: bool = True
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from autoquant.reports.view_layers import layers_section
 from autoquant.reports.view_samples import samples_section
 from autoquant.reports.view_trials import drop_section, effects_section, history_section, trade_off_section
 from autoquant.reports.words import number
+from autoquant.targets.profiles.table import PROFILES
 
 PICTURES = 24
 """Pictures of samples that are shown where nobody says how many."""
@@ -57,12 +58,20 @@ def _facts(run: RunFiles) -> Any:
     terms, overview = run.terms, run.overview
     if terms is not None:
         yield "Target", terms.target
+        yield from _device(run)
         yield "FP32", f"{terms.metric} {number(terms.baseline)}"
         yield "Tolerance", f"{run.request.get('tolerance', '')}: a drop of {number(terms.max_drop)} at most"
     if overview is not None:
         holdout = f"{overview.holdout_samples:,} holdout" if overview.holdout_samples else "no holdout"
         kinds = (f"{overview.search_samples:,} search", holdout, f"{overview.calibration_samples:,} calibration")
         yield "Samples", ", ".join(kinds)
+
+
+def _device(run: RunFiles) -> Any:
+    """The device that the model is for, and what is known of it."""
+    profile = PROFILES.get(str(run.request.get("profile", "")))
+    if profile is not None:
+        yield "Device", f"{profile.device}: profile {profile.name}, checked {profile.checked}"
 
 
 def _asked(run: RunFiles) -> dict[str, Any]:

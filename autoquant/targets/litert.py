@@ -27,6 +27,7 @@ from autoquant.targets.litert_calibration import LiteCalibrator, LiteScales, Sha
 from autoquant.targets.litert_file import (
     add_to_biases,
     count_qdq_ops,
+    fix_batch,
     prepare,
     quantize,
     replace_weights,
@@ -35,14 +36,20 @@ from autoquant.targets.litert_file import (
 from autoquant.targets.litert_kernels import affine_of
 from autoquant.targets.litert_library import IntegerOperator, Integers, Known
 from autoquant.targets.litert_operators import INT8_ENDS, data_near, quantizable
+from autoquant.targets.profiles.fit import check_possible, for_profile, narrowed
+from autoquant.targets.profiles.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)
 class LiteRTTarget:
-    """Writes `<name>_int8.tflite`. `io` is the type of its inputs and outputs, float32 or int8."""
+    """Writes `<name>_int8.tflite`. `io` is the type of its inputs and outputs, float32 or int8.
+
+    With a `profile` the file is for that device: what it cannot take stays in float, and settings are narrowed.
+    """
 
     name: ClassVar[str] = "litert"
     io: str = "float32"
+    profile: Profile | None = None
 
     def __post_init__(self) -> None:
         if self.io not in ("float32", INT8_ENDS):
@@ -58,20 +65,29 @@ class LiteRTTarget:
 
     def lowered(self, model: Model) -> Model:
         """The model as the content of a .tflite: converted, where it is one of TensorFlow. Raises ModelError."""
-        if isinstance(model.program, LiteGraph):
-            return model
-        from autoquant.model.litert.convert import convert
+        lite = model.program
+        if not isinstance(lite, LiteGraph):
+            from autoquant.model.litert.convert import convert
 
-        return replace(model, program=convert(model.graph))
+            lite = convert(model.graph)
+        return replace(model, program=lite if self.profile is None else for_profile(lite, self.profile))
 
     def survey(self, model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Survey:
-        """The operators that have a weight, and average pooling."""
+        """The operators that have a weight, and average pooling; raises where the device has no way to run others."""
+        if self.profile is not None:
+            check_possible(_lite(model), self.profile)
+        return self.look(model, input_shapes)
+
+    def look(self, model: Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Survey:
+        """The same of a model that the device may have no way to run."""
         lite = _lite(model)
         found = survey_lite(lite, input_shapes)
         layers = [
             replace(layer, between=tensors_between(lite, lite.layers[layer.name])) if layer.can.balanceable else layer
             for layer in found.layers
         ]
+        if self.profile is not None:
+            layers = [narrowed(layer, lite.kind(lite.layers[layer.name]), self.profile) for layer in layers]
         return replace(found, layers=tuple(layers))
 
     def tensors(self, model: Model, layers: Mapping[str, Layer]) -> Collection[str]:
@@ -82,7 +98,8 @@ class LiteRTTarget:
 
     def compiler(self, model: Model, layers: Mapping[str, Layer], statistics: Statistics) -> LiteRTCompiler:
         """The compiler of .tflite files."""
-        return LiteRTCompiler(_lite(model), layers, statistics, self.io)
+        fixed = self.profile is not None and self.profile.fixed_sizes
+        return LiteRTCompiler(_lite(model), layers, statistics, self.io, one_sample=fixed)
 
 
 def _lite(model: Model) -> LiteGraph:
@@ -91,12 +108,21 @@ def _lite(model: Model) -> LiteGraph:
 
 
 class LiteRTCompiler:
-    """Writes INT8 .tflite files of one model."""
+    """Writes INT8 .tflite files of one model; with `one_sample` their batch is 1 where that of the model is open."""
 
-    def __init__(self, lite: LiteGraph, layers: Mapping[str, Layer], statistics: Statistics, io: str) -> None:
+    def __init__(
+        self,
+        lite: LiteGraph,
+        layers: Mapping[str, Layer],
+        statistics: Statistics,
+        io: str,
+        *,
+        one_sample: bool = False,
+    ) -> None:
         self._lite = lite
         self._layers = layers
         self.io = io
+        self._one_sample = one_sample
         self._calibrator = LiteCalibrator(lite, layers, statistics)
         self._known: Known = {}
 
@@ -113,6 +139,8 @@ class LiteRTCompiler:
         layers = self._operators(model, plan)
         replace_weights(model, layers, corrections.weights)
         add_to_biases(model, layers, corrections.biases)
+        if self._one_sample:
+            fix_batch(model)
         write_bytes(path, flatbuffer.write(model))
         on_step("save")
         return Int8File(dict(self._record(model, layers, scales.balance)), count_qdq_ops(model))

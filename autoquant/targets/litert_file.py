@@ -112,6 +112,14 @@ def add_to_biases(model: Any, layers: Mapping[str, tuple[Any, Kind]], correction
         op.inputs[kind.bias] = len(graph.tensors) - 1
 
 
+def fix_batch(model: Any) -> None:
+    """Fix the batch where it is open, in place, to one sample, which is what converters state then."""
+    for tensor in model.subgraphs[0].tensors:
+        signature = tensor.shapeSignature
+        if signature is not None and len(signature) and signature[0] < 0 and min(signature[1:], default=0) >= 0:
+            tensor.shapeSignature = None
+
+
 def count_qdq_ops(model: Any) -> int:
     """How many operators turn float, INT8 and INT16 into each other."""
     graph = model.subgraphs[0]

@@ -28,7 +28,7 @@ MODELS = 4
 
 @lru_cache(MODELS)
 def quantizable(lite: LiteGraph) -> frozenset[int]:
-    """Indices of the operators that can be INT8: LiteRT Quantizer or we can do them, and they have float data.
+    """Indices of the operators that can be INT8: LiteRT Quantizer or we can do them, they have float data, and may be.
 
     An operator with a weight must be one of the layers, because only plans quantize weights.
     """
@@ -36,7 +36,8 @@ def quantizable(lite: LiteGraph) -> frozenset[int]:
     return frozenset(
         index
         for index, op in enumerate(lite.operators)
-        if (index in layers or not quantizes_weight(lite.model, op))
+        if index not in lite.float_only
+        and (index in layers or not quantizes_weight(lite.model, op))
         and _supports(lite, index, 8)
         and not all_data(lite).isdisjoint(map(int, (*op.inputs, *op.outputs)))
     )

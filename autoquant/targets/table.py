@@ -9,6 +9,7 @@ from typing import Any
 from autoquant.errors import UsageError
 from autoquant.extensions import Table
 from autoquant.targets.base import Target
+from autoquant.targets.profiles.table import open_profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class TargetInfo:
     first. `io_types` are what inputs and outputs can be, the default first. `takes_lite` says whether a float .tflite
     is a model for it, `cuts_front` whether what LiteRT cannot run is cut off in front of the layers, `runs_here`
     whether what it saves is made for a machine like this one, so that its latency can be measured. `packages` are those
-    that make its files, beside NumPy.
+    that make its files, beside NumPy. `takes_profile` says whether its files can be for the profile of a device.
     """
 
     make: Callable[[str, bool], Target]
@@ -29,6 +30,7 @@ class TargetInfo:
     cuts_front: bool
     runs_here: bool
     packages: tuple[str, ...]
+    takes_profile: bool = False
 
     @property
     def runtime(self) -> str:
@@ -72,6 +74,7 @@ TARGETS: Table[TargetInfo] = Table(
             cuts_front=True,
             runs_here=True,
             packages=("litert-quantizer",),
+            takes_profile=True,
         ),
         "tensorflow": TargetInfo(
             _tensorflow,
@@ -88,8 +91,15 @@ TARGETS: Table[TargetInfo] = Table(
 """Name -> its facts."""
 
 
-def open_target(name: str, *, io: str = "float32", simulation: bool = True) -> Target:
-    """A target by name. `io` is one of its `io_types`; for `simulation` see TensorFlowTarget."""
+def open_target(name: str, *, io: str = "float32", simulation: bool = True, profile: str = "") -> Target:
+    """A target by name. `io` is one of its `io_types`; for `simulation` see TensorFlowTarget.
+
+    `profile` names the profile of a device (targets/profiles/table.py), for a target that `takes_profile`.
+    """
+    if profile:
+        from autoquant.targets.litert import LiteRTTarget
+
+        return LiteRTTarget(io=io, profile=open_profile(profile))
     target = TARGETS[name].make(io, simulation)
     if target.name != name:
         what = f"is called '{target.name}' by itself"

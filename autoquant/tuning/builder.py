@@ -76,6 +76,8 @@ class Builder:
         """The plan with all chosen that it leaves open; finding out can take a pass over calibration data."""
         if plan.float_operators is not None or self.between is None or not isinstance(self.model.program, LiteGraph):
             return plan
+        if not all(layer.can.in_float for layer in self.workload.layers.values()):
+            return replace(plan, float_operators=frozenset())
         return replace(plan, float_operators=self.between(plan).float_operators)
 
     def measure_between(self, plan: Plan) -> Between | None:

@@ -127,6 +127,11 @@ class StoredTrial:
         return str(self.request.get("io", FLOAT32))
 
     @property
+    def profile(self) -> str:
+        """The device that its files are for, '' for none."""
+        return str(self.request.get("profile", ""))
+
+    @property
     def config(self) -> Path:
         """Its config.json."""
         return self.folder / "config.json"
@@ -182,24 +187,26 @@ def export_trial(
     *,
     target: str | None,
     io: str | None,
+    profile: str | None,
     simulation: bool,
     listener: Listener,
     **given: Any,
 ) -> Export:
-    """Copy the files of a trial, or build them again: for another target, or where the model was deleted.
+    """Copy the files of a trial, or build them again: for another target or device, or where the model was deleted.
 
     `given` are data and functions that the run had in memory, new places of model, data, calibration and metric, and
     `trust_model`.
     """
     wanted = target or trial.target
     wanted_io = io or (trial.io if wanted == trial.target else FLOAT32)
-    check_target(trial.request["model"], target=wanted, io=wanted_io, simulation=simulation)
+    device = profile if profile is not None else trial.profile if wanted == trial.target else ""
+    check_target(trial.request["model"], target=wanted, io=wanted_io, simulation=simulation, profile=device)
     trial.check_plan()
-    made = None
-    if (wanted, wanted_io) == (trial.target, trial.io) and (trial.folder / "record.txt").is_file():
+    made, same = None, (wanted, wanted_io, device) == (trial.target, trial.io, trial.profile)
+    if same and (trial.folder / "record.txt").is_file():
         made = _copy(trial, to, open_target(wanted, io=wanted_io, simulation=simulation), simulation, given)
     if made is None:
-        made = _transfer(trial, to, wanted, wanted_io, listener, given)
+        made = _transfer(trial, to, {"target": wanted, "io": wanted_io, "profile": device}, listener, given)
         if not simulation:  # it was scored with what runs it
             _drop_simulation(made)
     return replace(made, notes=(*_damage(trial), *_certificate(trial, made)))
@@ -281,15 +288,15 @@ def _certificate(trial: StoredTrial, made: Export) -> Iterator[str]:
 
 
 def _transfer(
-    trial: StoredTrial, to: Path, target: str, io: str, listener: Listener, given: Mapping[str, Any]
+    trial: StoredTrial, to: Path, wanted: Mapping[str, Any], listener: Listener, given: Mapping[str, Any]
 ) -> Export:
-    """Build the trial's plan anew for a target, and score it there."""
+    """Build the trial's plan anew for the target, io and profile that are wanted, and score it there."""
     check_origins(str(trial.run.request), trial.run.read_request().get("plugins", {}))
     request = SearchRequest.from_table(trial.request, str(trial.run.request), call="export", **given)
-    request = replace(request, target=target, engine=AUTO, objective=MACS, io=io)
+    request = replace(request, engine=AUTO, objective=MACS, **wanted)
     check_code(trial.run.path, request, trial.code, given)
     trial.check_same("model", model_digest(Path(request.model)))
-    made = trial.files(to, open_target(target, io=io))
+    made = trial.files(to, open_target(request.target, io=request.io))
     remove_claims(made)
     batches = max(trial.run.read_space().whole["batch_num"])
     found = transfer(request, trial.config, to, batches=batches, check=trial.check_same, listener=listener)

@@ -16,6 +16,7 @@ from autoquant.targets.table import TARGETS, open_target
 from autoquant.tuning.builder import builder_of_plan
 from autoquant.tuning.events import Listener, progress, reporter
 from autoquant.tuning.inputs import calibration_samples, open_dataset
+from autoquant.tuning.profile_fit import ProfileFit, profile_fit
 from autoquant.tuning.study.choices import TENSORFLOW
 from autoquant.tuning.study.model_request import InspectRequest
 from autoquant.tuning.study.workload import Workload
@@ -30,13 +31,14 @@ class Inspection:
     """A model in the form that a target quantizes, and what of it can be quantized there.
 
     `sensitivity` is how much each layer changes the output, where that was asked for, and `between` the same of the
-    operators of a .tflite that are no layers.
+    operators of a .tflite that are no layers. `fit` is what the device of a profile will not run, where one was named.
     """
 
     model: Model
     survey: Survey
     sensitivity: Overview | None = None
     between: Between | None = None
+    fit: ProfileFit | None = None
 
     def __repr__(self) -> str:
         layers, rejected = self.survey.layers, self.survey.rejected
@@ -50,12 +52,13 @@ def inspect_model(request: InspectRequest, listener: Listener) -> Inspection:
     target = request.target
     reporter(listener, "opening the model")
     opened = request.open_model(request.model, target)
-    looked_at = open_target(target)
+    looked_at = open_target(target, io=request.io, profile=request.profile)
     reporter(listener, f"lowering the model for {target}")
     lowered = looked_at.lowered(opened)
-    survey = looked_at.survey(lowered, {})
+    fit = profile_fit(looked_at, lowered) if request.profile else None
+    survey = looked_at.survey(lowered, {}) if fit is None else fit.survey
     if request.calibration is None:
-        return Inspection(lowered, survey)
+        return Inspection(lowered, survey, fit=fit)
     from autoquant.tuning.sensitivity.measure import measure_overview
 
     reporter(listener, "reading the data")
@@ -73,7 +76,7 @@ def inspect_model(request: InspectRequest, listener: Listener) -> Inspection:
         on_progress=partial(progress, listener, "sensitivity of layers"),
     )
     if target == TENSORFLOW:
-        return Inspection(lowered, survey, overview)
+        return Inspection(lowered, survey, overview, fit=fit)
     plan = Plan({name: layer_plan(layer) for name, layer in layers.items()})
     workload, engine = Workload.of(looked_at, lowered, data), open_engine(TARGETS[target].runtime)
     builder = builder_of_plan(
@@ -87,4 +90,4 @@ def inspect_model(request: InspectRequest, listener: Listener) -> Inspection:
         on_progress=calibrating,
         on_between=partial(progress, listener, "operators between layers"),
     )
-    return Inspection(lowered, survey, overview, builder.measure_between(plan))
+    return Inspection(lowered, survey, overview, builder.measure_between(plan), fit)

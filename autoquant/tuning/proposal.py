@@ -25,7 +25,7 @@ from autoquant.model.model import is_lite
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.events import OPENING, Listener, progress, reporter
 from autoquant.tuning.inputs import Inputs, model_of, open_inputs
-from autoquant.tuning.study.choices import TENSORFLOW, default_space
+from autoquant.tuning.study.choices import LITERT, TENSORFLOW, default_space
 from autoquant.tuning.study.request import SearchRequest
 
 SAMPLES = 256
@@ -94,7 +94,7 @@ def propose(given: Mapping[str, Any], listener: Listener) -> Proposal:
 
 def _opened(given: Mapping[str, Any], listener: Listener) -> tuple[Inputs, Mapping[str, str]]:
     """Model and data opened for the first target that takes the model, and why others before it do not."""
-    likely = ["litert"] if is_lite(given["model"]) else [TENSORFLOW, "litert"]
+    likely = [LITERT] if is_lite(given["model"]) or "profile" in given else [TENSORFLOW, LITERT]
     targets = [given["target"]] if "target" in given else likely
     refused: dict[str, str] = {}
     for target in targets:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from autoquant.calibration.plan import Plan, check_plan
+from autoquant.calibration.plan import Plan, check_left_in_float, check_plan
 from autoquant.errors import PlanError
 from autoquant.evaluation.data.array_cache import CacheRoom
 from autoquant.evaluation.data.checks import check_calibration
@@ -38,11 +38,11 @@ def apply_plan(request: QuantizeRequest, listener: Listener) -> Export:
     most = calibration_samples(wanted.batch_num, size)
     data = open_dataset(request, opened, request.calibration, room=CacheRoom(to), most=most)
     check_calibration(data)
-    target = open_target(request.target, io=request.io, simulation=request.simulation)
+    target = open_target(request.target, io=request.io, simulation=request.simulation, profile=request.profile)
     reporter(listener, f"lowering the model for {target.name}")
     lowered = target.lowered(opened)
     workload = Workload.of(target, lowered, data)
-    plan = _fitting_plan(config, workload.layers, request.target)
+    plan = _fitting_plan(config, workload.layers, request.target, request.profile)
     builder = builder_of_plan(
         plan,
         lowered,
@@ -65,12 +65,15 @@ def apply_plan(request: QuantizeRequest, listener: Listener) -> Export:
     return replace(made, notes=opened.notes, evaluation=found)
 
 
-def _fitting_plan(config: Path, layers: Mapping[str, Layer], target: str) -> Plan:
+def _fitting_plan(config: Path, layers: Mapping[str, Layer], target: str, profile: str) -> Plan:
     """The plan of a config.json for these layers. Raises PlanError."""
     try:
         plan = load_config(config, layers=layers)
         check_plan(plan, layers)
+        check_left_in_float(plan, layers)
     except PlanError as error:
-        other = f"`autoquant export RUN --target {target}` makes it fit if it was made for another target"
+        there = f"--target {target} --profile {profile}" if profile else f"--target {target}"
+        kind = "device" if profile else "target"
+        other = f"`autoquant export RUN {there}` makes it fit if it was made for another {kind}"
         raise PlanError(error.where, error.what, hint=f"{error.hint}; {other}") from None
     return plan

@@ -20,6 +20,7 @@ class QuantizeOptions(ModelOptions, total=False):
 
     target: str
     io: str
+    profile: str
     simulation: bool
     data: Any
     metric: str | Callable[..., Any]
@@ -30,8 +31,8 @@ class QuantizeOptions(ModelOptions, total=False):
 class QuantizeRequest(ModelRequest):
     """The plan of a `config` for a `model`, calibrated on `calibration`, and the folder `to` for what is made.
 
-    `target`, `io` and `simulation` are as of `open_target`. With `data` the model that was made is compared on it with
-    the float model, by `metric` and perhaps a `tolerance`, as an EvaluateRequest has them.
+    `target`, `io`, `profile` and `simulation` are as of `open_target`. With `data` the model that was made is compared
+    on it with the float model, by `metric` and perhaps a `tolerance`, as an EvaluateRequest has them.
     """
 
     model: str | Path
@@ -40,13 +41,14 @@ class QuantizeRequest(ModelRequest):
     data: Any = None
     target: str = TENSORFLOW
     io: str = FLOAT32
+    profile: str = ""
     simulation: bool = True
     metric: str | Callable[..., Any] = "top1"
     tolerance: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_target(self.model, target=self.target, io=self.io, simulation=self.simulation)
+        check_target(self.model, target=self.target, io=self.io, simulation=self.simulation, profile=self.profile)
         if self.data is None and self.tolerance is not None:
             raise UsageError("--tolerance", "is of a score, and nothing is scored", hint="give --data to score it on")
 

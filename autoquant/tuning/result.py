@@ -18,6 +18,7 @@ from autoquant.tuning.study.run_folder import RunFolder
 from autoquant.tuning.study.trial import Trial
 
 if TYPE_CHECKING:  # which loads LiteRT
+    from autoquant.targets.profiles.check import DeviceCheck
     from autoquant.tuning.int8_model import Int8Model
     from autoquant.tuning.verification import Verification
 
@@ -102,7 +103,8 @@ class SearchResult:
     are what a person should know of the result, `plugins` what of it is of another package ('huber of acme 1.2').
     `pareto` are the trials that no other beats in both drop and INT8 share, the models of `keep_models` of which are
     kept; `lost` are samples that FP32 had right and the best has wrong, at most 200; `shipped` is what to ship where
-    that depends on the speed; the FP32 score is `min_baseline` at least, where that was asked for.
+    that depends on the speed; the FP32 score is `min_baseline` at least, where that was asked for; `device` compares
+    the best with the profile of a device, where one was named.
     """
 
     verdict: Verdict
@@ -136,6 +138,7 @@ class SearchResult:
     lost: tuple[LostSample, ...] = ()
     shipped: Shipped | None = None
     min_baseline: float | None = None
+    device: DeviceCheck | None = None
 
     def __repr__(self) -> str:
         best = self.best
@@ -232,6 +235,7 @@ def result_facts(result: SearchResult) -> dict[str, Any]:
         "pareto": [_pareto_facts(result, trial) for trial in result.pareto],
         "shipped": None if result.shipped is None else result.shipped.facts(),
         "min_baseline": result.min_baseline,
+        "device": None if result.device is None else result.device.facts(),
     }
 
 

@@ -26,6 +26,7 @@ from autoquant.formats.space_toml import load_space
 from autoquant.model.open import model_digest
 from autoquant.tuning.certification.certificate import read_holdout_log
 from autoquant.tuning.certify import certify
+from autoquant.tuning.device_check import add_device_check
 from autoquant.tuning.events import OPENING, Event, Finished, Listener, Warned, reporter
 from autoquant.tuning.finalize import add_costly_layers, add_latency, add_lost_samples, finalize, verify
 from autoquant.tuning.fleet.crew import CrewCall
@@ -50,7 +51,7 @@ from autoquant.tuning.study.supersede import supersede
 from autoquant.tuning.study.workload import MULTIPLY_ADDS
 from autoquant.tuning.trials import run_trials
 
-STEPS = (add_lost_samples, add_costly_layers, add_latency, verify, certify, choose_shipped)
+STEPS = (add_lost_samples, add_costly_layers, add_latency, verify, add_device_check, certify, choose_shipped)
 """What follows once the result is known, in order: an interruption ends it, and the result stands."""
 STOPPED_EARLY = "its listener stopped it before there was a result"
 OTHER_VERSIONS = "the run was started with other versions of its libraries: scores may differ a little"

@@ -127,3 +127,10 @@ def test_the_reference_is_current(tensorflow: None) -> None:
     from python_reference import reference
 
     assert guide_page("python") == reference(), "python tests/support/python_reference.py makes it anew"
+
+
+def test_the_page_of_profiles_is_current() -> None:
+    """All that a profile says is on it: rules, sources, and what is not known."""
+    from profiles_page import page
+
+    assert guide_page("profiles") == page(), "python tests/support/profiles_page.py makes it anew"

@@ -179,6 +179,13 @@ def test_a_package_of_your_own(folder: Path) -> None:
     assert Path(phone["model"]).suffix == ".tflite"
 
 
+def test_the_profile_of_a_device(folder: Path) -> None:
+    for line in typed("profiles"):
+        run(line)
+    found = json.loads(Path("runs/ethos/result.json").read_text(encoding="utf-8"))["device"]
+    assert (found["profile"], found["violations"]) == ("ethos-u55", [])
+
+
 def test_workers(folder: Path) -> None:
     """Of this machine, of a search that has ended, and over a database, with its address in place of the page's."""
     together, ended, search, work, status = typed("workers")
@@ -200,7 +207,7 @@ def test_workers(folder: Path) -> None:
 
 
 def test_every_page_that_shows_commands_is_run() -> None:
-    tried = {"README", "start", "run", "amct", "extending", "workers"}
+    tried = {"README", "start", "run", "amct", "extending", "workers", "profiles"}
     assert {page for page in PAGES if typed(page)} == tried
     snippets = {page for page, text in PAGES.items() if any(language == "python" for language, _ in blocks(text))}
     assert snippets == {"README", "start", "amct", "python", "data", "extending"}

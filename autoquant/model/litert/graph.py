@@ -21,7 +21,8 @@ class LiteGraph:
     `inputs` and `outputs` are the names in the signature, in the order of the subgraph's inputs and outputs. `layers`
     gives, for each layer's name, the index of its operator, of a kind in `kinds.KINDS` or one that cannot be INT8;
     `missing` says why a layer of the TensorFlow model has none of its own, and `ops` what layers, found or missing, are
-    called in TensorFlow where that is not the name of the kind.
+    called in TensorFlow where that is not the name of the kind. `float_only` says of operators, by index, why they must
+    stay in float though they could be INT8.
     """
 
     content: bytes
@@ -30,6 +31,7 @@ class LiteGraph:
     layers: Mapping[str, int]
     missing: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     ops: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    float_only: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @cached_property
     def model(self) -> Any:

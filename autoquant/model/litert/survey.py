@@ -34,7 +34,9 @@ def survey_lite(lite: LiteGraph, input_shapes: Mapping[str, tuple[int, ...]] = M
     for index, op in enumerate(lite.operators):
         kind = lite.kind(index)
         name = names.get(index) or lite.name_of(op.outputs[0])
-        reason = UNSUPPORTED.get(kind) or (_objection(lite, op, KINDS[kind]) if index in names else None)
+        reason = UNSUPPORTED.get(kind)
+        if index in names:
+            reason = reason or _objection(lite, op, KINDS[kind]) or lite.float_only.get(index)
         if reason is not None:
             macs = multiply_adds(lite.model, op, shapes, iterations)
             own = None if macs is None else macs // batch

@@ -12,6 +12,7 @@ from autoquant.evaluation.engines.table import ENGINES
 from autoquant.extensions import Table
 from autoquant.formats.space_toml import DEFAULT, presets
 from autoquant.model.model import LITE, is_lite
+from autoquant.targets.profiles.table import open_profile
 from autoquant.targets.table import TARGETS, TargetInfo
 
 TENSORFLOW, LITERT, FLOAT32, AUTO = "tensorflow", "litert", "float32", "auto"
@@ -41,8 +42,10 @@ def likely_target(model: str | Path) -> str:
     return LITERT if is_lite(model) else TENSORFLOW
 
 
-def check_target(model: str | Path, *, target: str = TENSORFLOW, io: str = FLOAT32, simulation: bool = True) -> None:
-    """Raise UsageError for a target or a type that there is not, and where they or the model contradict each other."""
+def check_target(
+    model: str | Path, *, target: str = TENSORFLOW, io: str = FLOAT32, simulation: bool = True, profile: str = ""
+) -> None:
+    """Raise UsageError for a target, type or profile that there is not, and where they or the model do not fit."""
     check_known("--target", target, TARGETS)
     check_known("--io", io, dict.fromkeys((*IO_TYPES, *TARGETS[target].io_types)))
     if io not in TARGETS[target].io_types:
@@ -55,6 +58,18 @@ def check_target(model: str | Path, *, target: str = TENSORFLOW, io: str = FLOAT
         what = f"is a {LITE}, of which --target {target} can make nothing"
         others = _others(lambda row: row.takes_lite)
         raise UsageError(str(model), what, hint=f"give {others}, or the TensorFlow model it was converted from")
+    if profile:
+        _check_profile(profile, target, io)
+
+
+def _check_profile(profile: str, target: str, io: str) -> None:
+    found = open_profile(profile)
+    if not TARGETS[target].takes_profile:
+        what = f"says what a device takes of a {LITE}, of which --target {target} makes none"
+        raise UsageError(f"--profile {profile}", what, hint=f"give {_others(lambda row: row.takes_profile)}")
+    if io not in found.io:
+        what = f"is not what the device takes: its inputs and outputs are {' or '.join(found.io)}"
+        raise UsageError(f"--io {io} with --profile {profile}", what, hint=f"give --io {found.io[0]}")
 
 
 def check_scoring(*, target: str, engine: str, objective: str) -> None:

@@ -14,8 +14,9 @@ from autoquant.evaluation.data.preprocessing import Numbers, check_preprocess
 from autoquant.model.feed import Feed, feed_texts
 from autoquant.model.model import EVERYTHING, Fusion, Model, check_file
 from autoquant.model.open import open_model
+from autoquant.targets.profiles.table import open_profile
 from autoquant.targets.table import TARGETS
-from autoquant.tuning.study.choices import check_target, likely_target
+from autoquant.tuning.study.choices import FLOAT32, LITERT, check_target, likely_target
 
 
 class DataOptions(TypedDict, total=False):
@@ -112,6 +113,7 @@ class InspectOptions(ModelOptions, total=False):
     """The fields of an InspectRequest that have a default, for the signatures of functions that pass them on."""
 
     target: str
+    profile: str
     calibration: Any
 
 
@@ -119,18 +121,25 @@ class InspectOptions(ModelOptions, total=False):
 class InspectRequest(ModelRequest):
     """A `model`, and the `target` that it is looked at for, by default where it is from.
 
+    With the `profile` of a device of target litert, which is the default then, what that could not take is found too.
     With `calibration` the sensitivity of its layers is measured on that.
     """
 
     model: str | Path
     target: str = ""
+    profile: str = ""
     data: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.target:
-            object.__setattr__(self, "target", likely_target(self.model))
-        check_target(self.model, target=self.target)
+            object.__setattr__(self, "target", LITERT if self.profile else likely_target(self.model))
+        check_target(self.model, target=self.target, io=self.io, profile=self.profile)
+
+    @property
+    def io(self) -> str:
+        """The type of inputs and outputs that the device takes, where there is one."""
+        return open_profile(self.profile).io[0] if self.profile else FLOAT32
 
     def check_named(self) -> None:
         """Raise InputError for names of what is not there, of the model too."""

@@ -33,7 +33,7 @@ from autoquant.tuning.study.score_request import ScoreOptions, ScoreRequest, che
 
 TRUST_MODEL = "trust_model"
 """The field that no run.toml says: a run of a stranger must not vouch for its model."""
-UNSET = ("storage", "study", "artifacts")
+UNSET = ("storage", "study", "artifacts", "profile")
 """Fields that are empty where they are not given."""
 CHANGEABLE = frozenset(
     {
@@ -70,6 +70,7 @@ class SearchOptions(ScoreOptions, total=False):
     target: str
     engine: str
     io: str
+    profile: str
     objective: str
     space: str | Path
     max_trials: int
@@ -106,7 +107,8 @@ class SearchRequest(ScoreRequest):
     than half of what is free there; 0 for no cache.
 
     `target` is what the INT8 model is for, `engine` what scores it, `io` the type of its inputs and outputs where the
-    target leaves a choice, `objective` what the search minimizes.
+    target leaves a choice, `profile` the device of target litert that it must suit (`autoquant guide profiles`),
+    `objective` what the search minimizes.
 
     `sampler` chooses the plans (tuning/sampling/samplers.py). A trial is stopped early once it is decided; any of these
     decisions is wrong with probability `error_rate` at most. `certify` is the holdout, which the search does not see
@@ -126,6 +128,7 @@ class SearchRequest(ScoreRequest):
     target: str = TENSORFLOW
     engine: str = AUTO
     io: str = FLOAT32
+    profile: str = ""
     objective: str = MACS
     tolerance: Tolerance = field(default_factory=lambda: Tolerance(0.01, relative=True))
     space: str | Path = ""
@@ -173,7 +176,7 @@ class SearchRequest(ScoreRequest):
             what = "guards groups on the holdout, and --certify none leaves no holdout"
             raise UsageError(f"--guard {self.guard}", what, hint="leave one of them out")
         check_known("--sampler", self.sampler, SAMPLERS)
-        check_target(self.model, target=self.target, io=self.io)
+        check_target(self.model, target=self.target, io=self.io, profile=self.profile)
         check_scoring(target=self.target, engine=self.engine, objective=self.objective)
         if self.keep_models < 1:
             what = f"must be at least 1, got {self.keep_models}"

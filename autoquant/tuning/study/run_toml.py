@@ -20,7 +20,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("model", "data", "calibration", "certify", "space", "metric", "preprocess", "junit"), TEXT),
         **dict.fromkeys(("signature", "target", "engine", "io", "objective", "sampler", "guard", "unit"), TEXT),
-        **dict.fromkeys(("tolerance", "guard_tolerance", "storage", "study", "artifacts"), TEXT),
+        **dict.fromkeys(("tolerance", "guard_tolerance", "storage", "study", "artifacts", "profile"), TEXT),
         **dict.fromkeys(
             ("label_offset", "batch_size", "max_trials", "seed", "cache", "samples", "keep_models", "jobs"), WHOLE
         ),

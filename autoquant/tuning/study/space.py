@@ -210,6 +210,11 @@ def _table(file: SpaceFile, layer: Layer) -> Choices:
     tables = [*reversed(own), file.layer]  # the last override that says something wins
     # An input of an operator is quantized only where an override names it or its type.
     enable = _first(tables[:-1], QUANT_ENABLE) or (False,) if layer.tensor_only else _first(tables, QUANT_ENABLE)
+    if not layer.can.in_float:
+        if enable == (False,):
+            what = f"leaves '{layer.name}' in float, and profile {layer.can.profile} leaves nothing in float"
+            raise SpaceError(file.where, what, hint="allow quant_enable = true for it, or leave the profile out")
+        enable = (True,)
     found: dict[str, Any] = {QUANT_ENABLE: enable or (True,)}
     for setting, default in DEFAULTS.items():
         offered, shared = _first(tables, setting), getattr(file.shared, setting)

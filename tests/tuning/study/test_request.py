@@ -32,6 +32,7 @@ FULL = SearchRequest(
     target="litert",
     engine="litert",
     io="int8",
+    profile="edgetpu",
     objective="latency",
     metric="top5",
     tolerance=Tolerance.parse("0.123456789%"),

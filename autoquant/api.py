@@ -67,11 +67,11 @@ def search(
             `autoquant.StopSearch`; by default events are logged to `logging.getLogger("autoquant")`.
         clock: gives seconds; for the time budget.
         options: calibration, metric ('top1'), target ('tensorflow'), engine ('auto'), io ('float32'), profile
-            ('', that of a device), objective ('macs'), max_trials (100), timeout (seconds, or '2h'), space (that of the
-            target), sampler ('guided'), seed (0), batch_size (50), preprocess, scale, mean, std, label_offset,
-            image_size, inputs, outputs, signature, feed, error_rate (0.05), certify, confidence (0.95), unit, guard,
-            allow_overlap, stop_on_target, keep_models (1), keep_all_models, samples (24), min_baseline, min_speedup,
-            junit, jobs (1), storage, study, artifacts, trust_model;
+            ('', that of a device), integer_only (False), objective ('macs'), max_trials (100), timeout (seconds, or
+            '2h'), space (that of the target), sampler ('guided'), seed (0), batch_size (50), preprocess, scale, mean,
+            std, label_offset, image_size, inputs, outputs, signature, feed, error_rate (0.05), certify, confidence
+            (0.95), unit, guard, allow_overlap, stop_on_target, keep_models (1), keep_all_models, samples (24),
+            min_baseline, min_speedup, junit, jobs (1), storage, study, artifacts, trust_model;
             `autoquant.tuning.study.request.SearchRequest` says what each is.
 
     Returns:
@@ -212,6 +212,7 @@ def export(
     trial: int | None = None,
     target: str | None = None,
     profile: str | None = None,
+    integer_only: bool | None = None,
     io: str | None = None,
     simulation: bool = True,
     listener: Listener = log_event,
@@ -219,17 +220,17 @@ def export(
 ) -> Export:
     """Write config.json, record.txt and the model of the best trial, or of another, to a folder.
 
-    Of a run that ships the float model (min_speedup) it is that one, unless a trial, target, profile or io is named.
+    Of a run that ships the float model (min_speedup) it is that one, unless a trial or any of these is named.
 
     `target` builds the same plan for another target than the run's, and scores it there: the two do not compute the
     same numbers. The score is in the result's `transferred` and in score.json. `io` likewise is the type of the
-    inputs and outputs of a .tflite where it is not to be that of the run, and `profile` the device that it must suit,
-    by default that of the run. A model that was deleted is built again.
+    inputs and outputs of a .tflite, `profile` the device that it must suit, and `integer_only` whether it has no
+    operator in float; by default all are as in the run. A model that was deleted is built again.
     `simulation` False leaves the functions out that let a graph run in stock TensorFlow, for converters that do not
     want them. `listener` is told what takes long. `given` are data and functions that the run had in memory, where they
     are needed again, and model, data, calibration and metric where they were moved. Raises RunError.
     """
-    elsewhere = {"target": target, "io": io, "profile": profile}
+    elsewhere: dict[str, Any] = {"target": target, "io": io, "profile": profile, "integer_only": integer_only}
     if trial is None and not any(elsewhere.values()) and (made := export_float(Path(run), Path(to))) is not None:
         return made
     stored = StoredTrial.load(Path(run), trial)
@@ -260,10 +261,10 @@ def quantize(
     """Apply a config.json to a model, the one it was found for or one trained again, without any search.
 
     `model` and `calibration` are what `search` takes as model and data. `options` are target ('tensorflow'), io
-    ('float32'), profile ('', that of a device), simulation (True; False leaves the functions out that let the model run
-    in stock TensorFlow), data, on which what was made is compared with the float model as `evaluate` does, by metric
-    ('top1') and perhaps a tolerance, for the result's `evaluation`; preprocess, scale, mean, std, label_offset,
-    image_size, batch_size (50), inputs, outputs, signature, feed and trust_model;
+    ('float32'), profile ('', that of a device), integer_only (False), simulation (True; False leaves the functions out
+    that let the model run in stock TensorFlow), data, on which what was made is compared with the float model as
+    `evaluate` does, by metric ('top1') and perhaps a tolerance, for the result's `evaluation`; preprocess, scale, mean,
+    std, label_offset, image_size, batch_size (50), inputs, outputs, signature, feed and trust_model;
     `autoquant.tuning.quantize_request.QuantizeRequest` says what each is. `listener` is told what takes
     long, as that of a search.
 
@@ -331,8 +332,9 @@ def inspect(model: Any, *, listener: Listener = log_event, **options: Unpack[Ins
 
     `model` is what `search` takes. `options` are target ('tensorflow' or 'litert', by default where the model is from;
     for 'litert' the model is converted first), profile, that of a device, for what it could not take of the model,
-    calibration, data with which the sensitivity of each layer is found as well, and how both are read: preprocess,
-    scale, mean, std, image_size, batch_size (50), inputs, outputs, signature, feed and trust_model;
+    integer_only (False), for what has no integer kernel, calibration, data with which the sensitivity of each layer is
+    found as well, and how both are read: preprocess, scale, mean, std, image_size, batch_size (50), inputs, outputs,
+    signature, feed and trust_model;
     `autoquant.tuning.study.model_request.InspectRequest` says what each is. `listener` is told what takes long. Raises
     ModelError, UsageError.
     """

@@ -169,7 +169,7 @@ def adapt_plan(plan: Plan, layers: Mapping[str, Layer]) -> Adaptation:
     for name, layer in layers.items():
         if not layer.can.in_float and plans.get(name) is None:
             plans[name] = layer_plan(layer)
-            changes.append(f"{name}: in INT8, as profile {layer.can.profile} leaves nothing in float")
+            changes.append(f"{name}: in INT8, as {layer.can.no_float_by} leaves nothing in float")
     adapted = replace(plan, layers=plans, float_operators=None)
     check_plan(adapted, layers)
     return Adaptation(adapted, tuple(changes))
@@ -195,15 +195,15 @@ def check_plan(plan: Plan, layers: Mapping[str, Layer]) -> None:
 
 def check_left_in_float(plan: Plan, layers: Mapping[str, Layer]) -> None:
     """Raise PlanError where a plan leaves in float what must be INT8 in a file that is used."""
-    hint = "quantize it, or leave the profile out"
     for name, layer in layers.items():
         if layer.can.in_float:
             continue
+        hint = f"quantize it, or leave out {layer.can.no_float_by}"
         if name not in plan.int8:
-            raise PlanError(name, f"stays in float, but profile {layer.can.profile} leaves nothing in float", hint=hint)
+            raise PlanError(name, f"stays in float, but {layer.can.no_float_by} leaves nothing in float", hint=hint)
         for operator in sorted(plan.float_operators or ()):
-            what = f"'{operator}' stays in float, but profile {layer.can.profile} leaves nothing in float"
-            raise PlanError("float_operators", what, hint="remove it, or leave the profile out")
+            what = f"'{operator}' stays in float, but {layer.can.no_float_by} leaves nothing in float"
+            raise PlanError("float_operators", what, hint=f"remove it, or leave out {layer.can.no_float_by}")
 
 
 class _Limit(NamedTuple):

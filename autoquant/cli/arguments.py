@@ -121,6 +121,7 @@ def add_profile(group: Any) -> None:
 
     what = "the device that the .tflite of target litert must suit, as far as its documentation tells: "
     add(group, {"--profile NAME": f"{what}{', '.join(PROFILES)}; see `autoquant guide profiles` (default: none)"})
+    add(group, {"--integer-only": "no operator of the .tflite in float, but for inputs and outputs (target litert)"})
 
 
 def add_reading(parser: Parser, *, labels: bool) -> None:

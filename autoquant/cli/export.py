@@ -31,6 +31,7 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--io TYPE": "type of a .tflite's inputs and outputs: float32, int8 (default: as in the run)",
         "--profile NAME": "build the same plan for a device (`autoquant guide profiles`), as far as that can have it, "
         "and score it; exit code as of --target (default: as in the run, for its target)",
+        "--integer-only": "build it without operators in float, and score it; exit code as of --target",
     }
     arguments.add(parser, options, required=("--to",), default=None, trial=int)
     arguments.add_trust(parser)
@@ -47,13 +48,15 @@ def run(args: argparse.Namespace) -> int:
     with working(args, tensorflow=not is_lite(model)) as listener:
         from autoquant import api
 
-        options = {name: getattr(args, name) for name in ("trial", "target", "io", "profile", "simulation")}
+        options = {
+            name: getattr(args, name) for name in ("trial", "target", "io", "profile", "integer_only", "simulation")
+        }
         options |= {name: getattr(args, name) for name in (*MOVABLE, TRUST_MODEL) if name in args}
         saved = api.export(args.run, args.to, listener=listener, **options)
     notes = [f"note    {note}" for note in saved.notes]
     trial = "none" if saved.trial is None else str(saved.trial)
     say("\n".join([f"trial   {trial}", written_with_front(saved), *scores(saved), *notes]))
-    elsewhere = any(one is not None for one in (args.target, args.io, args.profile))
+    elsewhere = any(one is not None for one in (args.target, args.io, args.profile, args.integer_only))
     return MISSED if elsewhere and saved.transferred is not None and not saved.transferred.met else MET
 
 

@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     if file.exists():
         raise UsageError(str(file), "exists already", hint="name another file with --to, or remove this one")
     options = arguments.options_for(args, SearchRequest)
-    asked = {name: options[name] for name in ("io", "profile") if name in options}
-    likely = LITERT if "profile" in options else likely_target(args.model)
+    asked = {name: options[name] for name in ("io", "profile", "integer_only") if name in options}
+    likely = LITERT if options.keys() & {"profile", "integer_only"} else likely_target(args.model)
     check_target(args.model, target=options.get("target", likely), **asked)
     check_file(args.model)
     DataRequest(**arguments.options_for(args, DataRequest)).check_named()

@@ -82,7 +82,8 @@ def _summary(fit: ProfileFit, total: int | None) -> Iterator[str]:
     if fit.outside:
         share = _share(sum(fit.macs[one.index] or 0 for one in fit.outside), total)
         cost = f", with {percent(share)} of the multiply-adds" if share is not None else ""
-        yield f"{counted(len(fit.outside), 'operator')} cannot run on the device{cost}{_elsewhere(profile)}"
+        elsewhere = "" if fit.impossible else _elsewhere(profile)
+        yield f"{counted(len(fit.outside), 'operator')} cannot run on the device{cost}{elsewhere}"
     else:
         yield "by all that is known, every operator can run on the device"
     if fit.impossible:

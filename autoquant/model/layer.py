@@ -19,8 +19,9 @@ class Abilities:
     `per_channel`: its weight may have a scale for every channel. `balanceable`: factors can go from its input channels
     into its weight. `weight_bits`, `weight_algorithms` and `activation_bits` are what there is to choose from, the
     default first.
-    `asymmetric`: its activations may have an offset. `powers_only`: all its scales must be powers of two. `in_float`:
-    it may stay in float. `profile` names the profile of a device by which some of this is not possible.
+    `asymmetric`: its activations may have an offset. `powers_only`: all its scales must be powers of two. `profile`
+    names the profile of a device by which some of this is not possible, `no_float_by` says what leaves no layer in
+    float, '' where it may stay there.
     """
 
     per_channel: bool
@@ -30,8 +31,13 @@ class Abilities:
     activation_bits: tuple[int, ...] = (8,)
     asymmetric: bool = True
     powers_only: bool = False
-    in_float: bool = True
+    no_float_by: str = ""
     profile: str = ""
+
+    @property
+    def in_float(self) -> bool:
+        """Whether it may stay in float."""
+        return not self.no_float_by
 
 
 @dataclass(frozen=True, slots=True)

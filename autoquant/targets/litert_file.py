@@ -159,10 +159,18 @@ def _keep_outputs(model: Any, before: Iterable[int]) -> None:
 
 
 def _ask_shapes_of_int8(model: Any) -> None:
-    """Let operators that want a shape alone read the INT8 tensor itself."""
+    """Let operators that want a shape alone read the integer tensor itself, also that of an input in float."""
     graph = model.subgraphs[0]
-    dequantized = [op for op in graph.operators if flatbuffer.op_name(model, op) == "DEQUANTIZE"]
-    sources = {int(op.outputs[0]): op.inputs[0] for op in dequantized}
-    for op in graph.operators:
-        if flatbuffer.op_name(model, op) in SHAPE_READERS:
-            op.inputs = [sources.get(int(index), index) for index in op.inputs]
+    askers = [op for op in graph.operators if flatbuffer.op_name(model, op) in SHAPE_READERS]
+    asked, inputs = {int(op.inputs[0]) for op in askers}, set(map(int, graph.inputs))
+    sources: dict[int, int] = {}
+    for op in list(graph.operators):
+        kind = flatbuffer.op_name(model, op)
+        if kind == "DEQUANTIZE":
+            sources[int(op.outputs[0])] = int(op.inputs[0])
+        elif kind == "QUANTIZE" and int(op.inputs[0]) in inputs & asked - sources.keys():
+            sources[int(op.inputs[0])] = int(op.outputs[0])
+            graph.operators.remove(op)
+            graph.operators.insert(0, op)  # before all that may ask
+    for op in askers:
+        op.inputs = [sources.get(int(index), index) for index in op.inputs]

@@ -31,6 +31,8 @@ class Kernel:
 
 
 BOTH, NARROW = (8, 16), (8,)
+NEG = "NEG"
+"""Its own kernel knows no offset and turns -128 into -128, so that it becomes a MUL by -1."""
 KERNELS: Mapping[str, Kernel] = MappingProxyType(
     {
         "ABS": Kernel(BOTH, keeps_scale=False),
@@ -41,6 +43,7 @@ KERNELS: Mapping[str, Kernel] = MappingProxyType(
         "LEAKY_RELU": Kernel(BOTH, keeps_scale=False),
         "LOG": Kernel(BOTH, keeps_scale=False),
         "MINIMUM": Kernel(BOTH, keeps_scale=True),
+        NEG: Kernel(BOTH, keeps_scale=False),
         "REDUCE_MAX": Kernel(BOTH, keeps_scale=True),
         "RELU6": Kernel(BOTH, keeps_scale=False),
         "REVERSE_V2": Kernel(BOTH, keeps_scale=True),
@@ -49,9 +52,7 @@ KERNELS: Mapping[str, Kernel] = MappingProxyType(
         "TILE": Kernel(BOTH, keeps_scale=True),
     }
 )
-"""Operator -> its kernels, each tried with inputs and results of unlike scales (LiteRT 2.3). NEG is not among them: its
-kernel turns -128 into -128.
-"""
+"""Operator -> its kernels, each tried with inputs and results of unlike scales (LiteRT 2.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ def use_kernels(model: Any, operators: Collection[KernelOperator]) -> None:
     """Let operators of a model (ModelT) compute in integers, in place; they are in the order in which they run."""
     editor = _Editor(model, {id(one.op) for one in operators})
     for one in operators:
+        if flatbuffer.op_name(model, one.op) == NEG:
+            editor.multiply(one.op, one.inputs[0].bits)
         for place, affine in one.inputs.items():
             one.op.inputs[place] = editor.integers(int(one.op.inputs[place]), affine, one.op)
         for place, affine in one.outputs.items():
@@ -87,6 +90,16 @@ class _Editor:
     @property
     def _graph(self) -> Any:
         return self.model.subgraphs[0]
+
+    def multiply(self, op: Any, bits: int) -> None:
+        """Let an operator of one input multiply it by -1."""
+        op.opcodeIndex = self._code(schema.BuiltinOperator.MUL)
+        op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.MulOptions, schema.MulOptionsT()
+        factor = flatbuffer.add_constant(
+            self.model, self._graph, f"{NEG}_{len(self._graph.tensors)}", np.full(1, -1, _kind(bits))
+        )
+        hold_integers(self._graph.tensors[factor], scale=1.0, zero=0, bits=bits)
+        op.inputs = [*op.inputs, factor]
 
     def integers(self, tensor: int, affine: Affine, reader: Any) -> int:
         """A tensor in integers of this scale, for an operator: one that is there, or converted in front of it."""
@@ -125,10 +138,9 @@ class _Editor:
     def _constant(self, tensor: int, value: Any, affine: Affine) -> int:
         steps = np.rint(value.astype(np.float64) / affine.scale) + affine.offset
         low, high = -(2 ** (affine.bits - 1)), 2 ** (affine.bits - 1) - 1
-        kind = np.int8 if affine.bits == 8 else np.int16
         made = self._like(tensor, affine)
         self._graph.tensors[made].buffer = flatbuffer.add_buffer(
-            self.model, np.ravel(np.clip(steps, low, high).astype(kind)).view(np.uint8)
+            self.model, np.ravel(np.clip(steps, low, high).astype(_kind(affine.bits))).view(np.uint8)
         )
         return made
 
@@ -169,6 +181,10 @@ class _Editor:
                 return number
         self.model.operatorCodes.append(flatbuffer.operator_code(kind))
         return len(self.model.operatorCodes) - 1
+
+
+def _kind(bits: int) -> type[np.int8] | type[np.int16]:
+    return np.int8 if bits == 8 else np.int16
 
 
 def affine_of(tensor: Any) -> Affine | None:

@@ -46,7 +46,8 @@ def quantizable(lite: LiteGraph) -> frozenset[int]:
 @lru_cache(MODELS)
 def widenable(lite: LiteGraph) -> frozenset[int]:
     """Indices of the operators that can be INT8, and can have activations of 16 bits instead."""
-    return frozenset(index for index in quantizable(lite) if _supports(lite, index, 16))
+    possible = quantizable(lite) - lite.int8_only
+    return frozenset(index for index in possible if _supports(lite, index, 16))
 
 
 def _supports(lite: LiteGraph, index: int, bits: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from autoquant.errors import UsageError
 from autoquant.extensions import Table
 from autoquant.targets.base import Target
-from autoquant.targets.profiles.table import open_profile
+from autoquant.targets.profiles.table import chosen_profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class TargetInfo:
     first. `io_types` are what inputs and outputs can be, the default first. `takes_lite` says whether a float .tflite
     is a model for it, `cuts_front` whether what LiteRT cannot run is cut off in front of the layers, `runs_here`
     whether what it saves is made for a machine like this one, so that its latency can be measured. `packages` are those
-    that make its files, beside NumPy. `takes_profile` says whether its files can be for the profile of a device.
+    that make its files, beside NumPy. `takes_profile` says whether its files can be for a device, or without float.
     """
 
     make: Callable[[str, bool], Target]
@@ -91,15 +91,19 @@ TARGETS: Table[TargetInfo] = Table(
 """Name -> its facts."""
 
 
-def open_target(name: str, *, io: str = "float32", simulation: bool = True, profile: str = "") -> Target:
+def open_target(
+    name: str, *, io: str = "float32", simulation: bool = True, profile: str = "", integer_only: bool = False
+) -> Target:
     """A target by name. `io` is one of its `io_types`; for `simulation` see TensorFlowTarget.
 
-    `profile` names the profile of a device (targets/profiles/table.py), for a target that `takes_profile`.
+    `profile` names the profile of a device (targets/profiles/table.py), and `integer_only` asks for a file without
+    float operators, of a target that `takes_profile`.
     """
-    if profile:
+    chosen = chosen_profile(profile, integer_only=integer_only)
+    if chosen is not None:
         from autoquant.targets.litert import LiteRTTarget
 
-        return LiteRTTarget(io=io, profile=open_profile(profile))
+        return LiteRTTarget(io=io, profile=chosen)
     target = TARGETS[name].make(io, simulation)
     if target.name != name:
         what = f"is called '{target.name}' by itself"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from autoquant.targets.profiles.table import chosen_profile
 from autoquant.tuning.events import Warned
 
 if TYPE_CHECKING:
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
 
 def add_device_check(session: SearchSession, result: SearchResult) -> SearchResult:
     """The result with the comparison of its best model, where the search was for a device; warns of what breaks it."""
-    if result.model is None or not session.request.profile:
+    profile = chosen_profile(session.request.profile, integer_only=session.request.integer_only)
+    if result.model is None or profile is None:
         return result
     from autoquant.targets.profiles.check import check_device
 
-    found = check_device(result.model.read_bytes(), session.request.profile)
+    found = check_device(result.model.read_bytes(), profile)
     if found.violations:
         session.listener(Warned(found.verdict))
     return replace(result, device=found)

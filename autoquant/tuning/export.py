@@ -132,6 +132,11 @@ class StoredTrial:
         return str(self.request.get("profile", ""))
 
     @property
+    def integer_only(self) -> bool:
+        """Whether its files have no operators in float."""
+        return bool(self.request.get("integer_only", False))
+
+    @property
     def config(self) -> Path:
         """Its config.json."""
         return self.folder / "config.json"
@@ -188,6 +193,7 @@ def export_trial(
     target: str | None,
     io: str | None,
     profile: str | None,
+    integer_only: bool | None,
     simulation: bool,
     listener: Listener,
     **given: Any,
@@ -200,13 +206,15 @@ def export_trial(
     wanted = target or trial.target
     wanted_io = io or (trial.io if wanted == trial.target else FLOAT32)
     device = profile if profile is not None else trial.profile if wanted == trial.target else ""
-    check_target(trial.request["model"], target=wanted, io=wanted_io, simulation=simulation, profile=device)
+    whole = integer_only if integer_only is not None else trial.integer_only and wanted == trial.target
+    asked: dict[str, Any] = {"target": wanted, "io": wanted_io, "profile": device, "integer_only": whole}
+    check_target(trial.request["model"], simulation=simulation, **asked)
     trial.check_plan()
-    made, same = None, (wanted, wanted_io, device) == (trial.target, trial.io, trial.profile)
+    made, same = None, all(getattr(trial, name) == value for name, value in asked.items())
     if same and (trial.folder / "record.txt").is_file():
         made = _copy(trial, to, open_target(wanted, io=wanted_io, simulation=simulation), simulation, given)
     if made is None:
-        made = _transfer(trial, to, {"target": wanted, "io": wanted_io, "profile": device}, listener, given)
+        made = _transfer(trial, to, asked, listener, given)
         if not simulation:  # it was scored with what runs it
             _drop_simulation(made)
     return replace(made, notes=(*_damage(trial), *_certificate(trial, made)))

@@ -107,7 +107,7 @@ def open_inputs(
         splits = splits.disjoint()
     if request.guard:
         check_guard(splits.holdout or splits.evaluation, request.guard, metric)
-    target = open_target(request.target, io=request.io, profile=request.profile)
+    target = open_target(request.target, io=request.io, profile=request.profile, integer_only=request.integer_only)
     reporter(listener, f"lowering the model for {target.name}")
     source, model = model, target.lowered(model)
     workload = Workload.of(target, model, splits.evaluation)

@@ -52,10 +52,10 @@ def inspect_model(request: InspectRequest, listener: Listener) -> Inspection:
     target = request.target
     reporter(listener, "opening the model")
     opened = request.open_model(request.model, target)
-    looked_at = open_target(target, io=request.io, profile=request.profile)
+    looked_at = open_target(target, io=request.io, profile=request.profile, integer_only=request.integer_only)
     reporter(listener, f"lowering the model for {target}")
     lowered = looked_at.lowered(opened)
-    fit = profile_fit(looked_at, lowered) if request.profile else None
+    fit = profile_fit(looked_at, lowered) if request.profile or request.integer_only else None
     survey = looked_at.survey(lowered, {}) if fit is None else fit.survey
     if request.calibration is None:
         return Inspection(lowered, survey, fit=fit)

@@ -94,7 +94,7 @@ def propose(given: Mapping[str, Any], listener: Listener) -> Proposal:
 
 def _opened(given: Mapping[str, Any], listener: Listener) -> tuple[Inputs, Mapping[str, str]]:
     """Model and data opened for the first target that takes the model, and why others before it do not."""
-    likely = [LITERT] if is_lite(given["model"]) or "profile" in given else [TENSORFLOW, LITERT]
+    likely = [LITERT] if is_lite(given["model"]) or given.keys() & {"profile", "integer_only"} else [TENSORFLOW, LITERT]
     targets = [given["target"]] if "target" in given else likely
     refused: dict[str, str] = {}
     for target in targets:

@@ -38,7 +38,13 @@ def apply_plan(request: QuantizeRequest, listener: Listener) -> Export:
     most = calibration_samples(wanted.batch_num, size)
     data = open_dataset(request, opened, request.calibration, room=CacheRoom(to), most=most)
     check_calibration(data)
-    target = open_target(request.target, io=request.io, simulation=request.simulation, profile=request.profile)
+    target = open_target(
+        request.target,
+        io=request.io,
+        simulation=request.simulation,
+        profile=request.profile,
+        integer_only=request.integer_only,
+    )
     reporter(listener, f"lowering the model for {target.name}")
     lowered = target.lowered(opened)
     workload = Workload.of(target, lowered, data)

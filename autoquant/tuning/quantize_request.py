@@ -21,6 +21,7 @@ class QuantizeOptions(ModelOptions, total=False):
     target: str
     io: str
     profile: str
+    integer_only: bool
     simulation: bool
     data: Any
     metric: str | Callable[..., Any]
@@ -42,13 +43,21 @@ class QuantizeRequest(ModelRequest):
     target: str = TENSORFLOW
     io: str = FLOAT32
     profile: str = ""
+    integer_only: bool = False
     simulation: bool = True
     metric: str | Callable[..., Any] = "top1"
     tolerance: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_target(self.model, target=self.target, io=self.io, simulation=self.simulation, profile=self.profile)
+        check_target(
+            self.model,
+            target=self.target,
+            io=self.io,
+            simulation=self.simulation,
+            profile=self.profile,
+            integer_only=self.integer_only,
+        )
         if self.data is None and self.tolerance is not None:
             raise UsageError("--tolerance", "is of a score, and nothing is scored", hint="give --data to score it on")
 

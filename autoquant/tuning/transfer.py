@@ -73,7 +73,7 @@ def transfer(
     metric = open_metric(request.metric)
     require_output(metric, opened.program.outputs)
     require_labels(metric, samples.evaluation)
-    target = open_target(request.target, io=request.io, profile=request.profile)
+    target = open_target(request.target, io=request.io, profile=request.profile, integer_only=request.integer_only)
     engine = open_engine(TARGETS[request.target].runtime)
     reporter(listener, f"lowering the model for {target.name}")
     model = target.lowered(opened)

@@ -30,6 +30,23 @@ and `export` take `--profile` too, with `--target litert`; Python functions take
 `run.toml`, so that `resume` and workers know it, and `result.json` has it with what breaks it of the best model, as
 `device`. `export RUN --profile NAME` builds the plan of a run for another device, as far as that can have it.
 
+## Files without float
+
+`--integer-only` (Python: `integer_only=True`) asks for a `.tflite` without operators in float, for microcontrollers and
+accelerators that cannot run any: but for a QUANTIZE of each input and a DEQUANTIZE of each output, and not even these
+with `--io int8`. Layers are INT8, or, where that loses too much, have INT16 activations beside INT8 weights; a space
+that says nothing of `activation_bits` offers both then. It goes with every profile, and with none. A model with an
+operator that LiteRT has no integer kernel for is refused, and each such operator is named; `inspect --integer-only`
+lists them before any search. The saved file is read again at the end, and `result.json` says under `device` what of it
+would break that.
+
+```console
+$ autoquant search digits.keras --data digits.npz --tolerance 1% --target litert --integer-only --run runs/integers
+```
+
+Kernels for INT16 activations are LiteRT's own ones, without XNNPACK: on a phone or a server they are slower than INT8
+and mostly slower than float. `autoquant benchmark` and the last lines of a search say how fast a file is here.
+
 ## What a profile does
 
 - Operators that the device cannot take are no layers: they stay in float, on the CPU, and the survey lists them with
@@ -37,7 +54,7 @@ and `export` take `--profile` too, with `--target litert`; Python functions take
   is refused.
 - Settings that the device cannot have are not offered by any search space: a scale for every channel
   (`channel_wise`), an offset (`asymmetric`), scales that are no powers of two (`power_of_two`), layers in float
-  (`quant_enable`).
+  (`quant_enable`), 16 bits (`activation_bits`).
 - A config that has one of them is refused, by where it is, what it breaks of which profile, and the way out. `autoquant
   quantize --config` never changes what was asked for.
 - Where all sizes must be fixed, a batch that is open becomes 1 in the file, and the model runs sample by sample. Other

@@ -47,6 +47,7 @@ def cases() -> Mapping[str, tuple[Real, Real]]:
         "LOG": (lambda x: tf.math.log(tf.nn.relu(x) + 2.0), np.log),
         "MINIMUM": (lambda x: tf.minimum(x, 0.5), lambda x: np.minimum(x, 0.5)),
         "REDUCE_MAX": (lambda x: tf.reduce_max(x, (1, 2), keepdims=True), lambda x: x.max((1, 2), keepdims=True)),
+        "NEG": (tf.negative, np.negative),
         "RELU6": (lambda x: tf.nn.relu6(tf.abs(x)), lambda x: np.clip(x, 0.0, 6.0)),
         "REVERSE_V2": (lambda x: tf.reverse(x, [2]), lambda x: x[:, :, ::-1]),
         "SPACE_TO_BATCH_ND": (lambda x: tf.space_to_batch(x, [2, 2], [[0, 0], [0, 0]]), space_to_batch),
@@ -74,7 +75,7 @@ def test_kernels_compute_what_the_operator_does(
     write, real = cases()[kind]
     net = lite_network(lambda x: named(conv(write(conv(x, "a", relu=False)), "b", relu=False)), (24, *IMAGE[1:]))
     saved = net.saved(tmp_path / "m", activation_bits=bits)
-    op = saved.operator(kind)
+    op = saved.operator("MUL" if kind == "NEG" else kind)
     wide = bits if bits in KERNELS[kind].bits else 8
     kinds = {saved.tensor(index).type for index in (op.inputs[-1 if kind == "SPLIT_V" else 0], op.outputs[0])} - {
         TensorType.INT32

@@ -25,7 +25,7 @@ from autoquant.targets.profiles.edge_tpu import EDGE_TPU
 from autoquant.targets.profiles.espressif import ESP32_P4, ESP32_S3
 from autoquant.targets.profiles.fit import check_possible, for_profile, left_in_float, narrowing, outside, unfit
 from autoquant.targets.profiles.profile import Float, Profile
-from autoquant.targets.profiles.table import PROFILES
+from autoquant.targets.profiles.table import PROFILES, open_profile
 
 ALL = pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 IMAGE = (1, 8, 8, 4)
@@ -89,12 +89,18 @@ def leaky(x: Any) -> Any:
     return convolved(tf().nn.leaky_relu(convolved(x), 0.125))
 
 
+def floored(x: Any) -> Any:
+    return convolved(tf().floor(convolved(x)))
+
+
 NETWORKS: Mapping[str, Callable[[Any], Any]] = {
     write.__name__: write
-    for write in (convolved, depthwise, transposed, dense, multiplied, averaged, joined, softened, leaky)
+    for write in (convolved, depthwise, transposed, dense, multiplied, averaged, joined, softened, leaky, floored)
 }
-REFUSED = {("edgetpu", "leaky"), ("esp32-s3", "transposed"), ("esp32-p4", "transposed")}
-"""No plan makes a file of these for the device: it lacks the operator, or LEAKY_RELU stays in float, which none may."""
+REFUSED = {("edgetpu", "floored")} | {
+    (esp, name) for esp in ("esp32-s3", "esp32-p4") for name in ("transposed", "floored")
+}
+"""No plan makes a file of these for the device: it lacks the operator, or FLOOR stays in float, which none may."""
 
 
 @dataclass(frozen=True)
@@ -246,14 +252,14 @@ def test_without_the_profile_files_break_it(
 
 def test_what_breaks_a_profile_is_named(networks: Callable[[str], LiteNetwork], tmp_path: Path) -> None:
     saved = networks("convolved").saved(tmp_path / "default.tflite")
-    found = check_device(saved.content, "esp32-s3")
+    found = check_device(saved.content, open_profile("esp32-s3"))
     assert {one.what for one in found.violations if "weight" in one.what} == {
         "CONV_2D: its weight has 4 scales, and may have one"
     }
     assert found.verdict.startswith("the file breaks profile esp32-s3: ")
     assert found.facts()["violations"][0].keys() == {"where", "what"}
-    assert check_device(saved.content, "ethos-u85").verdict == "the file keeps to profile ethos-u85"
-    ends = check_device(saved.content, "edgetpu").violations
+    assert check_device(saved.content, open_profile("ethos-u85")).verdict == "the file keeps to profile ethos-u85"
+    ends = check_device(saved.content, open_profile("edgetpu")).violations
     assert [one.what for one in ends if "is float32" in one.what] == ["is float32, not int8"] * 2
 
 
@@ -341,9 +347,9 @@ def test_results_with_an_offset_stay_in_float_where_none_may_have_one(
 def test_refused_where_nothing_else_runs(networks: Callable[[str], LiteNetwork]) -> None:
     with pytest.raises(ModelError, match=r"esp32-s3 has no operator for, .*'y' \(TRANSPOSE_CONV\): it is none of"):
         fitted(networks("transposed"), ESP32_S3)
-    with pytest.raises(ModelError, match=r"edgetpu leaves nothing in float, in which these stay: .*\(LEAKY_RELU\)"):
-        fitted(networks("leaky"), EDGE_TPU)
-    assert [one.kind for one in left_in_float(networks("leaky").lite)] == ["LEAKY_RELU"]
+    with pytest.raises(ModelError, match=r"edgetpu leaves nothing in float, in which these stay: .*\(FLOOR\)"):
+        fitted(networks("floored"), EDGE_TPU)
+    assert [one.kind for one in left_in_float(networks("floored").lite)] == ["FLOOR"]
 
 
 def test_sizes_beyond_the_batch_must_be_fixed(lite_network: Callable[..., LiteNetwork]) -> None:

@@ -22,7 +22,7 @@ class LiteGraph:
     gives, for each layer's name, the index of its operator, of a kind in `kinds.KINDS` or one that cannot be INT8;
     `missing` says why a layer of the TensorFlow model has none of its own, and `ops` what layers, found or missing, are
     called in TensorFlow where that is not the name of the kind. `float_only` says of operators, by index, why they must
-    stay in float though they could be INT8.
+    stay in float though they could be INT8; `int8_only` are those that must not have activations of 16 bits.
     """
 
     content: bytes
@@ -32,6 +32,7 @@ class LiteGraph:
     missing: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     ops: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     float_only: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    int8_only: frozenset[int] = frozenset()
 
     @cached_property
     def model(self) -> Any:

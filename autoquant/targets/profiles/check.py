@@ -55,20 +55,23 @@ class DeviceCheck:
         return dict(encode(self))
 
 
-def check_device(content: bytes, name: str) -> DeviceCheck:
-    """Compare a saved .tflite with a profile. Raises UsageError for one that there is not."""
-    profile = open_profile(name)
+def check_device(content: bytes, profile: Profile) -> DeviceCheck:
+    """Compare a saved .tflite with a profile."""
     return DeviceCheck(profile.name, profile.device, profile.checked, violations(content, profile))
 
 
 def check_int8_file(path: Path, name: str) -> DeviceCheck:
-    """`check_device` of a file. Raises ModelError where it is no .tflite, or none that is INT8."""
+    """`check_device` of a file, with the profile of this name.
+
+    Raises UsageError for one that there is not, ModelError where the file is no .tflite, or none that is INT8.
+    """
+    profile = open_profile(name)
     load_as_is(path)  # which says what is wrong with a file that is none
     content = path.read_bytes()
     if not is_quantized(content):
         hint = f"`autoquant inspect {path} --profile {name}` says what of it the device could take"
         raise ModelError(str(path), "is a float model, and there is nothing in INT8 to check", hint=hint)
-    return check_device(content, name)
+    return check_device(content, profile)
 
 
 def violations(content: bytes, profile: Profile) -> tuple[Violation, ...]:

@@ -52,7 +52,7 @@ ETHOS_U55 = Profile(
     sources=(_VELA_5,),
     operators=_U55,
     per_channel=_WEIGHTED,
-    int16=_WEIGHTED,
+    int16=_U55 - {"BATCH_MATMUL", "GELU"},
     limits=(
         *_POOLINGS,
         Stride(3, frozenset({"CONV_2D"}) | _AVERAGE | _MAX, or_plain=True),
@@ -71,7 +71,7 @@ ETHOS_U85 = Profile(
     sources=(_VELA_5,),
     operators=_U85,
     per_channel=_WEIGHTED,
-    int16=_WEIGHTED,
+    int16=_U85 - {"GELU"},
     limits=(*_POOLINGS, GatherAxis()),
     checked=_COMPARED,
     not_known=_OPEN,

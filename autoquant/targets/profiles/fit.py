@@ -12,7 +12,7 @@ from autoquant.model.litert.kinds import KINDS
 from autoquant.targets.litert_operators import FIXED_SCALES, SHAPE_READERS, all_data, quantizable
 from autoquant.targets.profiles.profile import Float, Profile
 
-NOT_INT8 = "LiteRT Quantizer does not make it INT8"
+NOT_INT8 = "there is no integer kernel for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def outside(lite: LiteGraph, profile: Profile) -> tuple[Unfit, ...]:
 
 
 def for_profile(lite: LiteGraph, profile: Profile) -> LiteGraph:
-    """A model in which those operators must stay in float that the device would not take in INT8.
+    """A model in which those operators must stay in float that the device would not take in INT8, or in INT16.
 
     Where nothing may stay in float, what it cannot take is INT8 on the CPU.
     """
@@ -59,7 +59,8 @@ def for_profile(lite: LiteGraph, profile: Profile) -> LiteGraph:
         why = f"profile {profile.name}: its result has an offset in INT8, and activations must be symmetric"
         kinds = {kind for kind, affine in FIXED_SCALES.items() if affine.offset}
         reasons |= {index: why for index in _computing(lite) if lite.kind(index) in kinds}
-    return replace(lite, float_only=reasons)
+    narrow = frozenset(index for index in _computing(lite) if not profile.may_be_wide(lite.kind(index)))
+    return replace(lite, float_only=reasons, int8_only=narrow)
 
 
 def narrowed(layer: Layer, kind: str, profile: Profile) -> Layer:
@@ -70,7 +71,8 @@ def narrowed(layer: Layer, kind: str, profile: Profile) -> Layer:
         per_channel=can.per_channel and profile.may_have_channels(kind),
         asymmetric=can.asymmetric and not profile.symmetric,
         powers_only=profile.power_of_two,
-        in_float=not profile.all_int8,
+        activation_bits=tuple(bits for bits in can.activation_bits if bits == 8 or profile.may_be_wide(kind)),
+        no_float_by=profile.no_float_by,
         profile=profile.name,
     )
     return replace(layer, abilities=abilities)
@@ -79,6 +81,8 @@ def narrowed(layer: Layer, kind: str, profile: Profile) -> Layer:
 def check_possible(lite: LiteGraph, profile: Profile) -> None:
     """Raise ModelError for a model that no plan makes one that the device runs."""
     hint = "change what the reasons name, or choose another profile"
+    if profile.integer_only:
+        hint = f"change what the reasons name, or leave out {profile.no_float_by}"
     if profile.fixed_sizes and (names := open_sizes(lite)):
         what = f"sizes beyond the batch are open, and profile {profile.name} wants all sizes fixed: {', '.join(names)}"
         raise ModelError("model", what, hint="export it with fixed sizes, or choose another profile")
@@ -86,7 +90,7 @@ def check_possible(lite: LiteGraph, profile: Profile) -> None:
         what = f"profile {profile.name} has no operator for, and nothing else there runs: {_listed(refused)}"
         raise ModelError("model", what, hint=hint)
     if profile.all_int8 and profile.takes_tflite and (refused := left_in_float(lite)):
-        what = f"profile {profile.name} leaves nothing in float, in which these stay: {_listed(refused)}"
+        what = f"{profile.no_float_by} leaves nothing in float, in which these stay: {_listed(refused)}"
         raise ModelError("model", what, hint=hint)
 
 

@@ -10,6 +10,7 @@ from autoquant.targets.profiles.limits import Limit
 
 DOCUMENTATION = "by its documentation alone, on no device"
 """How a profile was checked where nothing else could be had."""
+INTEGER_ONLY_OPTION = "--integer-only"
 ENDS = ("float32", "int8")
 """All types that inputs and outputs can have."""
 
@@ -42,7 +43,8 @@ class Profile:
     have. What stays in float is run by `in_float`. Operators that the device cannot take are run by the CPU if
     `has_cpu`, and by nothing otherwise. `fixed_sizes` says that no size of a tensor may be open. `takes_tflite` is
     False where its own tools make another file. `not_known` is what the sources leave open, or what of them is not
-    checked, `checked` how the profile was checked.
+    checked, `checked` how the profile was checked. `integer_only` says that a file without float was asked for,
+    whatever the device runs.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Profile:
     limits: tuple[Limit, ...] = ()
     not_known: tuple[str, ...] = ()
     checked: str = DOCUMENTATION
+    integer_only: bool = False
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -71,7 +74,18 @@ class Profile:
     @property
     def all_int8(self) -> bool:
         """Whether nothing may stay in float."""
-        return self.in_float is Float.NOTHING
+        return self.integer_only or self.in_float is Float.NOTHING
+
+    @property
+    def no_float_by(self) -> str:
+        """What leaves nothing in float, in words; '' where something may."""
+        if self.integer_only:
+            return INTEGER_ONLY_OPTION
+        return f"profile {self.name}" if self.all_int8 else ""
+
+    def may_be_wide(self, operator: str) -> bool:
+        """Whether activations of an operator may have 16 bits, as far as is known."""
+        return self.int16 is None or operator in self.int16
 
     def may_have_channels(self, operator: str) -> bool:
         """Whether the weight of an operator may have a scale for every channel, as far as is known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from autoquant.errors import UsageError, did_you_mean
@@ -10,7 +11,7 @@ from autoquant.targets.profiles.edge_tpu import EDGE_TPU
 from autoquant.targets.profiles.espressif import ESP32_P4, ESP32_S3, ESP_TFLITE_MICRO
 from autoquant.targets.profiles.ethos_u import ETHOS_U55, ETHOS_U85, ETHOS_U_VELA_3
 from autoquant.targets.profiles.mediatek import MEDIATEK
-from autoquant.targets.profiles.profile import Profile
+from autoquant.targets.profiles.profile import Profile, Source
 from autoquant.targets.profiles.qualcomm import HEXAGON_DSP, HEXAGON_HTP
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
@@ -39,3 +40,27 @@ def open_profile(name: str) -> Profile:
         hint = did_you_mean(name, PROFILES, otherwise="`autoquant guide profiles` says what each is")
         raise UsageError("--profile", f"unknown '{name}': there are {', '.join(PROFILES)}", hint=hint)
     return PROFILES[name]
+
+
+ANY = Profile(
+    name="integer-only",
+    device="any device that runs LiteRT's integer kernels",
+    sources=(
+        Source(
+            "LiteRT 8-bit quantization specification",
+            "2026-11",
+            "https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec",
+        ),
+    ),
+    operators=None,
+    per_channel=None,
+    int16=None,
+    checked="against LiteRT's interpreter; on no device",
+)
+"""No device in particular, for a file without float."""
+
+
+def chosen_profile(name: str, *, integer_only: bool) -> Profile | None:
+    """The profile that a file must suit: of a device, and, with `integer_only`, without float. Raises UsageError."""
+    profile = open_profile(name) if name else None
+    return replace(profile or ANY, integer_only=True) if integer_only else profile

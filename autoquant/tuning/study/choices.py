@@ -43,7 +43,13 @@ def likely_target(model: str | Path) -> str:
 
 
 def check_target(
-    model: str | Path, *, target: str = TENSORFLOW, io: str = FLOAT32, simulation: bool = True, profile: str = ""
+    model: str | Path,
+    *,
+    target: str = TENSORFLOW,
+    io: str = FLOAT32,
+    simulation: bool = True,
+    profile: str = "",
+    integer_only: bool = False,
 ) -> None:
     """Raise UsageError for a target, type or profile that there is not, and where they or the model do not fit."""
     check_known("--target", target, TARGETS)
@@ -60,6 +66,9 @@ def check_target(
         raise UsageError(str(model), what, hint=f"give {others}, or the TensorFlow model it was converted from")
     if profile:
         _check_profile(profile, target, io)
+    if integer_only and not TARGETS[target].takes_profile:
+        what = f"is for a {LITE}, of which --target {target} makes none"
+        raise UsageError("--integer-only", what, hint=f"give {_others(lambda row: row.takes_profile)}")
 
 
 def _check_profile(profile: str, target: str, io: str) -> None:

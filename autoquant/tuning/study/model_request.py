@@ -114,6 +114,7 @@ class InspectOptions(ModelOptions, total=False):
 
     target: str
     profile: str
+    integer_only: bool
     calibration: Any
 
 
@@ -128,13 +129,16 @@ class InspectRequest(ModelRequest):
     model: str | Path
     target: str = ""
     profile: str = ""
+    integer_only: bool = False
     data: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.target:
-            object.__setattr__(self, "target", LITERT if self.profile else likely_target(self.model))
-        check_target(self.model, target=self.target, io=self.io, profile=self.profile)
+            object.__setattr__(
+                self, "target", LITERT if self.profile or self.integer_only else likely_target(self.model)
+            )
+        check_target(self.model, target=self.target, io=self.io, profile=self.profile, integer_only=self.integer_only)
 
     @property
     def io(self) -> str:

@@ -71,6 +71,7 @@ class SearchOptions(ScoreOptions, total=False):
     engine: str
     io: str
     profile: str
+    integer_only: bool
     objective: str
     space: str | Path
     max_trials: int
@@ -129,6 +130,7 @@ class SearchRequest(ScoreRequest):
     engine: str = AUTO
     io: str = FLOAT32
     profile: str = ""
+    integer_only: bool = False
     objective: str = MACS
     tolerance: Tolerance = field(default_factory=lambda: Tolerance(0.01, relative=True))
     space: str | Path = ""
@@ -176,7 +178,7 @@ class SearchRequest(ScoreRequest):
             what = "guards groups on the holdout, and --certify none leaves no holdout"
             raise UsageError(f"--guard {self.guard}", what, hint="leave one of them out")
         check_known("--sampler", self.sampler, SAMPLERS)
-        check_target(self.model, target=self.target, io=self.io, profile=self.profile)
+        check_target(self.model, target=self.target, io=self.io, profile=self.profile, integer_only=self.integer_only)
         check_scoring(target=self.target, engine=self.engine, objective=self.objective)
         if self.keep_models < 1:
             what = f"must be at least 1, got {self.keep_models}"

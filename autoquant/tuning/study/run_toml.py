@@ -27,7 +27,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(
             ("timeout", "trial_timeout", "error_rate", "confidence", "min_baseline", "min_speedup"), NUMBER
         ),
-        **dict.fromkeys(("stop_on_target", "keep_all_models", "allow_overlap", "isolate"), FLAG),
+        **dict.fromkeys(("stop_on_target", "keep_all_models", "allow_overlap", "isolate", "integer_only"), FLAG),
         **dict.fromkeys(("inputs", "outputs", "feed"), NAMES),
         **dict.fromkeys(("scale", "mean", "std"), NUMBERS),
         "image_size": SIZE,

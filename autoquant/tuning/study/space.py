@@ -212,12 +212,15 @@ def _table(file: SpaceFile, layer: Layer) -> Choices:
     enable = _first(tables[:-1], QUANT_ENABLE) or (False,) if layer.tensor_only else _first(tables, QUANT_ENABLE)
     if not layer.can.in_float:
         if enable == (False,):
-            what = f"leaves '{layer.name}' in float, and profile {layer.can.profile} leaves nothing in float"
-            raise SpaceError(file.where, what, hint="allow quant_enable = true for it, or leave the profile out")
+            what = f"leaves '{layer.name}' in float, and {layer.can.no_float_by} leaves nothing in float"
+            hint = f"allow quant_enable = true for it, or leave out {layer.can.no_float_by}"
+            raise SpaceError(file.where, what, hint=hint)
         enable = (True,)
     found: dict[str, Any] = {QUANT_ENABLE: enable or (True,)}
     for setting, default in DEFAULTS.items():
         offered, shared = _first(tables, setting), getattr(file.shared, setting)
+        if setting == ACTIVATION_BITS and not layer.can.in_float:
+            default = (8, 16)  # all there is to choose where INT8 loses too much
         possible = _possible(layer, setting, offered or shared or default)
         found[setting] = () if possible == shared and not offered else possible
     return Choices(**found)

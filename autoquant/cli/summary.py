@@ -125,6 +125,10 @@ def _scores(result: SearchResult) -> Iterator[Row]:
     share = f"{percent(best.int8_share)} of the {result.unit}"
     wide = f"{wide_words(best.int16_layers)}, {percent(best.int16_share)}" if best.int16_layers else ""
     yield "layers", f"{best.int8_layers} of {result.layers} in INT8, {share}{wide}{conversions}"
+    if result.verification is not None and (own := result.verification.kernels["builtin"]):
+        kinds = listed([f"{kind} {count}" for kind, count in own.items()], most=MOST)
+        fast = counted(sum(result.verification.kernels["xnnpack"].values()), "operator")
+        yield "kernels", f"{fast} on XNNPACK here, {sum(own.values())} on LiteRT's own kernels: {kinds}"
     if result.objective != MACS:
         yield result.objective, f"{percent(best.objective)} of the float model's (the objective)"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from autoquant.calibration.plan import Plan
 from autoquant.cli.output import Row, labelled, page
 from autoquant.cli.summary import brief, exit_code, summary
 from autoquant.evaluation.latency.latency import Latency, ModelTime, OperatorTime, Spread
@@ -16,6 +17,7 @@ from autoquant.tuning.certification.certificate import Certificate, Verdict
 from autoquant.tuning.certification.holdout import DECLINED
 from autoquant.tuning.result import CostlyLayers, Ended, SearchResult, Shipped
 from autoquant.tuning.study.trial import State, Trial
+from autoquant.tuning.verification import Verification
 
 Trials = Callable[..., Trial]
 Results = Callable[..., SearchResult]
@@ -74,6 +76,17 @@ def test_what_is_in_front_of_the_model_is_named(trial: Trials, result: Results) 
     row = ("front", "my run/best/net_front.pb, which computes inputs of the model in TensorFlow")
     assert row in summary(met)
     assert brief(met)[-1] == row
+
+
+def test_int16_and_the_kernels_of_litert_s_own_are_told(trial: Trials, result: Results) -> None:
+    best = trial(0, drop=0.0625)
+    wide = {name: None if own is None else replace(own, activation_bits=16) for name, own in best.plan.layers.items()}
+    best = replace(best, plan=Plan(wide), int8_share=0.0, int16_share=0.625)
+    kernels = {"xnnpack": {"CONV_2D": 1}, "builtin": {"CONV_2D": 2, "QUANTIZE": 1}}
+    found = Verification("litert 2.3.0", "x86_64", (), 1, kernels, 200, 0.0, 0.0, None, 0.75, 0.75)
+    rows = dict(summary(replace(result(best, best=best, met=True, declined=True), verification=found)))
+    assert rows["layers"].startswith("0 of 3 in INT8, 0.0% of the multiply-adds, 2 with INT16 activations, 62.5%")
+    assert rows["kernels"] == "1 operator on XNNPACK here, 3 on LiteRT's own kernels: CONV_2D 2, QUANTIZE 1"
 
 
 def certified_rows(trial: Trials, result: Results, claim: Certificate, **more: Any) -> list[Row]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import solve
 from scipy.special import ndtr, ndtri
 
 from autoquant.tuning.sampling.chances import Alike
@@ -35,6 +36,8 @@ FACTORS = (0.25, 4.0)
 """By how much a prediction is corrected at most."""
 MANY = 100
 """More trials than these are added up before corrections are fitted, not set against each other one by one."""
+BLOCK = 64
+"""So many trials are added up at once: of 40 layers one thread does it, where several wait for each other busily."""
 LEAST = 0.05
 """Drops below this share of the largest within tolerance count as that: they are noise, and have no logarithm."""
 PRIOR, WEIGHT = 0.7, 3.0
@@ -136,11 +139,12 @@ class Plans:
             return 0.0
         return self.curve.chance(math.fsum(row.tolist()), *self.alike.of(row))
 
-    @property
-    def near_misses(self) -> list[int]:
-        """The places of related trials that just missed."""
-        trials = self.history.trials
-        return [place for place in self.measured.places.tolist() if self.history.near_miss(trials[place])]
+    @cached_property
+    def near_misses(self) -> NDArray[np.intp]:
+        """The places of related trials that just missed, those that gain most first."""
+        history, places = self.history, self.measured.places
+        near = places[history.near_misses[places]]
+        return near[np.argsort(-history.gains[near], kind="stable")]
 
     @property
     def bracket(self) -> tuple[float, float]:
@@ -199,11 +203,12 @@ def corrections(parts: Array, measured: Array) -> Array:
     variance = (MEASURING * (target + sums)) ** 2
     if len(parts) <= max(MANY, parts.shape[1]):
         prior = SPREAD**2 * parts
-        found = 1.0 + prior.T @ np.linalg.solve(prior @ parts.T + np.diag(variance), target - sums)
+        found = 1.0 + prior.T @ solve(prior @ parts.T + np.diag(variance), target - sums, assume_a="pos")
     else:  # the same, of as many equations as there are tunables, not trials
         weighted = parts.T / variance
-        precision = weighted @ parts + np.eye(parts.shape[1]) / SPREAD**2
-        found = 1.0 + np.linalg.solve(precision, weighted @ (target - sums))
+        blocks = (slice(start, start + BLOCK) for start in range(0, len(parts), BLOCK))
+        precision = sum((weighted[:, some] @ parts[some] for some in blocks), np.eye(parts.shape[1]) / SPREAD**2)
+        found = 1.0 + solve(precision, weighted @ (target - sums), assume_a="pos")
     return np.asarray(np.clip(found, *FACTORS))
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from autoquant.threads import one_blas_thread
+
 Array = NDArray[np.float64]
 SHARED = 0.7
 """The part of the variance around the curve that plans with the same layers and settings share."""
@@ -48,7 +50,8 @@ class Alike:
     def _factor(self) -> tuple[Array, bool]:
         """Cholesky's, of the covariance of these residuals: well conditioned, as each has a part of its own."""
         covariance = SHARED * likeness(self._latest, self._latest) + (1.0 - SHARED) * np.eye(len(self._latest))
-        factor, lower = cho_factor(covariance, lower=True, check_finite=False)
+        with one_blas_thread():
+            factor, lower = cho_factor(covariance, lower=True, check_finite=False)
         return np.asarray(factor), bool(lower)
 
     def _solved(self, values: Array) -> Array:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve
 from scipy.special import ndtr, ndtri
 
+from autoquant.threads import one_blas_thread
 from autoquant.tuning.sampling.chances import Alike
 from autoquant.tuning.sampling.coding import Codes, Layers
 from autoquant.tuning.sampling.history import FAR, History
@@ -36,8 +37,6 @@ FACTORS = (0.25, 4.0)
 """By how much a prediction is corrected at most."""
 MANY = 100
 """More trials than these are added up before corrections are fitted, not set against each other one by one."""
-BLOCK = 64
-"""So many trials are added up at once: of 40 layers one thread does it, where several wait for each other busily."""
 LEAST = 0.05
 """Drops below this share of the largest within tolerance count as that: they are noise, and have no logarithm."""
 PRIOR, WEIGHT = 0.7, 3.0
@@ -188,6 +187,7 @@ class Plans:
         return any(other.state is State.DONE for other in self.history.trials_of(trial.parameters))
 
 
+@one_blas_thread()
 def corrections(parts: Array, measured: Array) -> Array:
     """By which factor each tunable's predicted divergence is to be multiplied; shape (tunables,).
 
@@ -206,8 +206,7 @@ def corrections(parts: Array, measured: Array) -> Array:
         found = 1.0 + prior.T @ solve(prior @ parts.T + np.diag(variance), target - sums, assume_a="pos")
     else:  # the same, of as many equations as there are tunables, not trials
         weighted = parts.T / variance
-        blocks = (slice(start, start + BLOCK) for start in range(0, len(parts), BLOCK))
-        precision = sum((weighted[:, some] @ parts[some] for some in blocks), np.eye(parts.shape[1]) / SPREAD**2)
+        precision = weighted @ parts + np.eye(parts.shape[1]) / SPREAD**2
         found = 1.0 + solve(precision, weighted @ (target - sums), assume_a="pos")
     return np.asarray(np.clip(found, *FACTORS))
 

@@ -31,6 +31,7 @@ LAYERS = (
         "options",
         "pulse",
         "quiet",
+        "threads",
     ),
     ("evaluation/statistics",),
     ("model",),
@@ -84,6 +85,7 @@ OWNERS = {
     ),
     "rich": ("cli/explain.py", "cli/output.py", "cli/screen.py"),
     "sqlalchemy": ("tuning/study/databases.py",),
+    "threadpoolctl": ("threads.py",),
     "tensorflow": (
         "amct/calibration.py",
         "amct/from_file.py",

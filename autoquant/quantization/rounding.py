@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from autoquant.array import Array
+from autoquant.threads import one_blas_thread
 
 DAMPING = 0.01
 """What is added to the diagonal of a moment, relative to its mean, so that few samples do not decide: GPTQ's choice."""
@@ -19,6 +20,7 @@ BLOCK = 128
 """Inputs that are rounded before all others are told of their errors, in one product of matrices."""
 
 
+@one_blas_thread()
 def compensated(weight: Array, scales: Array, moment: Array, *, lowest: int, highest: int) -> Array:
     """The integers of rows of a weight, int8 from `lowest` to `highest`, that make up for their errors.
 

@@ -16,6 +16,7 @@ from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Program
 from autoquant.quantization.patches import Axis, patches
+from autoquant.threads import one_blas_thread
 
 WAITING = 1 << 21
 """Bytes of rows that wait to be multiplied, at most, of each layer."""
@@ -163,6 +164,7 @@ class InputMoments:
         if sum(one.nbytes for one in self._waiting) > WAITING:
             self._multiply()
 
+    @one_blas_thread()
     def _multiply(self) -> None:
         moved = np.concatenate(self._waiting, axis=1)
         self._waiting = []

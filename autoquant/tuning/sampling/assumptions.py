@@ -34,7 +34,7 @@ def _chances(history: History) -> dict[int, float]:
         if trial.state is not State.RUNNING or trial.max_samples is not None:
             continue
         int8, codes = history.int8[place], history.codes[place]
-        remains = history.total_gain - history.gain_of(int8) > THRESHOLD * history.total_gain
+        remains = history.total_gain - float(history.gains[place]) > THRESHOLD * history.total_gain
         if remains and history.improves(int8):
             settings = codes[history.coding.whole].tobytes()
             if settings not in by_settings:

@@ -13,6 +13,9 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from autoquant.threads import one_blas_thread
 
 Array = NDArray[np.float64]
 SHARED = 0.7
@@ -35,20 +38,28 @@ class Alike:
         """The mean and the variance of the residual of another plan, in scatters, by its divergences (tunables,)."""
         if not len(self.residuals):
             return 0.0, 1.0
-        to = SHARED * likeness(self.rows[-MOST:], row[np.newaxis])[:, 0]
-        mean = float(to @ (self._inverse @ self.residuals[-MOST:]))
-        return mean, max(1.0 - float(to @ self._inverse @ to), 1.0 - SHARED)
+        to = SHARED * likeness(self._latest, row[np.newaxis])[:, 0]
+        mean = float(to @ self._solved(self.residuals[-MOST:]))
+        return mean, max(1.0 - float(to @ self._solved(to)), 1.0 - SHARED)
 
     @cached_property
-    def _inverse(self) -> Array:
-        """Of the covariance of these residuals, (T, T): well conditioned, as each has a part of its own."""
-        rows = self.rows[-MOST:]
-        covariance = SHARED * likeness(rows, rows) + (1.0 - SHARED) * np.eye(len(rows))
-        return np.asarray(np.linalg.inv(covariance), np.float64)
+    def _latest(self) -> Array:
+        return self.rows[-MOST:]
+
+    @cached_property
+    def _factor(self) -> tuple[Array, bool]:
+        """Cholesky's, of the covariance of these residuals: well conditioned, as each has a part of its own."""
+        covariance = SHARED * likeness(self._latest, self._latest) + (1.0 - SHARED) * np.eye(len(self._latest))
+        with one_blas_thread():
+            factor, lower = cho_factor(covariance, lower=True, check_finite=False)
+        return np.asarray(factor), bool(lower)
+
+    def _solved(self, values: Array) -> Array:
+        return np.asarray(cho_solve(self._factor, values, check_finite=False))
 
 
 def likeness(some: Array, others: Array) -> Array:
     """The square of the correlation of the errors of plans, (some, others): by the divergence that they share."""
     totals = np.sqrt(np.outer(some.sum(axis=1), others.sum(axis=1)))
-    shared = np.stack([np.where(some == other, other, 0.0).sum(axis=1) for other in others], axis=1)
+    shared = np.stack([(some == other) @ other for other in others], axis=1)
     return np.asarray(np.square(np.divide(shared, totals, out=np.zeros_like(totals), where=totals > 0.0)))

@@ -170,7 +170,7 @@ def _retry_close_race_losers(history: History, points: Sequence[Parameters]) -> 
     Which of few samples fall to another class is chance, so one of several as good plans may be within tolerance.
     """
     first = points[0]
-    if not any(map(history.near_miss, history.trials_of(first))) or not history.improves(history.int8_of(first)):
+    if not history.near_misses[history.places_of(first)].any() or not history.improves(history.int8_of(first)):
         return None
     for point in points if history.chance_decides else ():
         if not history.already_known(point):

@@ -25,6 +25,7 @@ CHANGES, MOST_SCATTER = 1.7, 0.7
 """The variance of a drop of k samples, in samples, is CHANGES k: of 54 and 135 plans of two networks that lost 9 and 39
 of 4,000 on average 2.3 and less; and what its logarithm scatters by for that reason at most.
 """
+Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 """Of each trial whether something holds for it, shape (trials,)."""
 Facts = np.ndarray[tuple[int], np.dtype[np.void]]
@@ -43,8 +44,9 @@ FACTS = np.dtype(
 class History:
     """All trials of a study, and the problem they are of. Running trials are treated as failures (constant liar).
 
-    `keys` and `codes` are those of the trials' parameters (coding.py), `facts` what is asked of all trials at once.
-    What is known of a trial by itself is found once, and handed on from one history to the next.
+    `keys` and `codes` are those of the trials' parameters (coding.py), `gains` those of their layers in INT8, `facts`
+    what is asked of all trials at once. What is known of a trial by itself is found once, and handed on from one
+    history to the next.
     """
 
     trials: tuple[Trial, ...]
@@ -52,6 +54,7 @@ class History:
     coding: Coding
     keys: tuple[bytes, ...]
     codes: Codes
+    gains: Array
     facts: Facts
     _tables: dict[frozenset[tuple[str, Choice]], PredictionTable] = field(default_factory=dict)
 
@@ -60,31 +63,33 @@ class History:
         """The history of these trials, most of which may be those of an earlier one of this problem."""
         if before is None:
             coding = Coding(problem)
-            before = cls((), problem, coding, (), np.zeros((0, len(coding.names)), np.int16), np.zeros(0, FACTS))
+            codes = np.zeros((0, len(coding.names)), np.int16)
+            before = cls((), problem, coding, (), codes, np.zeros(0), np.zeros(0, FACTS))
         coding, ended = before.coding, unchanged(before.trials, trials)
         known = unchanged([one.parameters for one in before.trials], [one.parameters for one in trials])
         points = [trial.parameters for trial in trials[known:]]
         keys = (*before.keys[:known], *(coding.key(point) for point in points))
         codes = np.concatenate([before.codes[:known], *(coding.encode(point)[None] for point in points)])
+        gains = np.append(before.gains[:known], [before.gain_of(int8) for int8 in coding.int8(codes[known:])])
         new = np.array([_facts(trial) for trial in trials[ended:]], FACTS)
         facts = np.concatenate([before.facts[:ended], new])
-        return cls(tuple(trials), problem, coding, keys, codes, facts, before._tables)
+        return cls(tuple(trials), problem, coding, keys, codes, gains, facts, before._tables)
 
     def assuming(self, within: Collection[int]) -> History:
         """The same with the running trials of these numbers within tolerance, of which nothing is measured."""
         trials = list(self.trials)
         for place, trial in enumerate(trials):
             if trial.number in within:
-                objective = self.problem.lowest + self.total_gain - self.gain_of(self.int8[place])
+                objective = self.problem.lowest + self.total_gain - float(self.gains[place])
                 trials[place] = replace(trial, state=State.STOPPED, within=True, objective=objective)
         return History.of(trials, self.problem, self)
 
     @cached_property
-    def by_plan(self) -> dict[bytes, list[Trial]]:
-        """Plan -> its trials, by number."""
-        found: dict[bytes, list[Trial]] = {}
-        for key, trial in zip(self.keys, self.trials, strict=True):
-            found.setdefault(key, []).append(trial)
+    def by_plan(self) -> dict[bytes, list[int]]:
+        """Plan -> the places of its trials."""
+        found: dict[bytes, list[int]] = {}
+        for place, key in enumerate(self.keys):
+            found.setdefault(key, []).append(place)
         return found
 
     @cached_property
@@ -137,10 +142,11 @@ class History:
             return 0.0
         return min(math.sqrt(CHANGES / (self.max_drop * self.problem.total)), MOST_SCATTER)
 
-    def near_miss(self, trial: Trial) -> bool:
+    @cached_property
+    def near_misses(self) -> Flags:
         """Whether a trial was undecided, or took all samples to be found not within tolerance, by little."""
-        missed = trial.undecided or (trial.state is State.DONE and not trial.within)
-        return missed and trial.drop is not None and trial.drop < FAR * self.max_drop
+        missed = self.facts["undecided"] | (self.facts["done"] & ~self.facts["within"])
+        return np.asarray(missed & (self.facts["drop"] < FAR * self.max_drop))
 
     def gain_of(self, int8: Layers) -> float:
         """By how much less the objective is than with all layers in float."""
@@ -159,9 +165,13 @@ class History:
         """The layers in INT8 of any plan."""
         return self.coding.int8(self.coding.encode(parameters))
 
+    def places_of(self, parameters: Parameters) -> list[int]:
+        """The places of the trials of a plan."""
+        return self.by_plan.get(self.coding.key(parameters), [])
+
     def trials_of(self, parameters: Parameters) -> list[Trial]:
         """The trials of a plan."""
-        return self.by_plan.get(self.coding.key(parameters), [])
+        return [self.trials[place] for place in self.places_of(parameters)]
 
     def predictions(self, parameters: Parameters) -> PredictionTable:
         """Predicted divergences under the settings of the whole model that are given."""

@@ -170,7 +170,7 @@ def variants(plans: Plans) -> Iterator[Move]:
     Those of a single layer hardly change which samples fall to another class.
     """
     history = plans.history
-    for place in _best_misses(plans):
+    for place in plans.near_misses[:MISSES].tolist():
         for changed, words in history.coding.everywhere:
             codes = np.where(changed == SAME, history.codes[place], changed)
             yield from _moves(plans, codes, changed=f"{words} in all layers", missed=history.trials[place].number)
@@ -185,7 +185,7 @@ def mixtures(plans: Plans) -> Iterator[Move]:
     history, coding = plans.history, plans.history.coding
     if not history.chance_decides:
         return
-    for place in _best_misses(plans):
+    for place in plans.near_misses[:MISSES].tolist():
         draw, number = np.random.default_rng([len(history.trials), place]), history.trials[place].number
         for _ in range(MIXED):
             codes = history.codes[place]
@@ -200,16 +200,6 @@ def _nearly_best(predictions: Sequence[Prediction]) -> list[Prediction]:
     """The settings of a layer that are predicted to be at most ALIKE times as bad as the best."""
     least = min((number_of(one.divergence) for one in predictions), default=0.0)
     return [one for one in predictions if number_of(one.divergence) <= ALIKE * least]
-
-
-def _best_misses(plans: Plans) -> list[int]:
-    """The places of the near misses of most gain."""
-    history = plans.history
-
-    def rank(place: int) -> tuple[float, int]:
-        return -history.gain_of(history.int8[place]), history.trials[place].number
-
-    return sorted(plans.near_misses, key=rank)[:MISSES]
 
 
 def _moves(plans: Plans, codes: Codes, *, changed: str = "", missed: int | None = None) -> Iterator[Move]:

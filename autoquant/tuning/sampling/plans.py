@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import solve
 from scipy.special import ndtr, ndtri
 
+from autoquant.threads import one_blas_thread
 from autoquant.tuning.sampling.chances import Alike
 from autoquant.tuning.sampling.coding import Codes, Layers
 from autoquant.tuning.sampling.history import FAR, History
@@ -159,11 +161,12 @@ class Plans:
             return 0.0
         return self.curve.chance(math.fsum(row.tolist()), *self.alike.of(row))
 
-    @property
-    def near_misses(self) -> list[int]:
-        """The places of related trials that just missed."""
-        trials = self.history.trials
-        return [place for place in self.measured.places.tolist() if self.history.near_miss(trials[place])]
+    @cached_property
+    def near_misses(self) -> NDArray[np.intp]:
+        """The places of related trials that just missed, those that gain most first."""
+        history, places = self.history, self.measured.places
+        near = places[history.near_misses[places]]
+        return near[np.argsort(-history.gains[near], kind="stable")]
 
     @property
     def bracket(self) -> tuple[float, float]:
@@ -207,6 +210,7 @@ class Plans:
         return any(other.state is State.DONE for other in self.history.trials_of(trial.parameters))
 
 
+@one_blas_thread()
 def corrections(parts: Array, measured: Array) -> Array:
     """By which factor each tunable's predicted divergence is to be multiplied; shape (tunables,).
 
@@ -222,11 +226,11 @@ def corrections(parts: Array, measured: Array) -> Array:
     variance = (MEASURING * (target + sums)) ** 2
     if len(parts) <= max(MANY, parts.shape[1]):
         prior = SPREAD**2 * parts
-        found = 1.0 + prior.T @ np.linalg.solve(prior @ parts.T + np.diag(variance), target - sums)
+        found = 1.0 + prior.T @ solve(prior @ parts.T + np.diag(variance), target - sums, assume_a="pos")
     else:  # the same, of as many equations as there are tunables, not trials
         weighted = parts.T / variance
         precision = weighted @ parts + np.eye(parts.shape[1]) / SPREAD**2
-        found = 1.0 + np.linalg.solve(precision, weighted @ (target - sums))
+        found = 1.0 + solve(precision, weighted @ (target - sums), assume_a="pos")
     return np.asarray(np.clip(found, *FACTORS))
 
 

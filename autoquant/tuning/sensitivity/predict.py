@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from autoquant.tuning.sensitivity.divergence import divergence
 from autoquant.tuning.sensitivity.likelihoods import OutputReading
 from autoquant.tuning.sensitivity.measure import calibrated_request, cosines, measure_sensitivity
 from autoquant.tuning.sensitivity.request import Between, Prediction, Predictions, Sensitivities, SensitivityRequest
-from autoquant.tuning.study.space import ACTIVATION_BITS, Parameters, SearchSpace, switch_of
+from autoquant.tuning.study.space import ACTIVATION_BITS, Choice, Parameters, SearchSpace, switch_of
 
 VERSION = 3
 MOST = 24
@@ -46,6 +46,13 @@ class Option(NamedTuple):
     def measured(self) -> Sequence[LayerPlan]:
         """The settings whose divergences are asked for."""
         return [own for own in (self.settings, self.wide) if own is not None]
+
+
+class _Asked(NamedTuple):
+    """The options of each tunable, and the key of what is predicted of them."""
+
+    options: Mapping[str, Sequence[Option]]
+    key: str
 
 
 def options(space: SearchSpace, tunable: str, parameters: Parameters) -> Iterator[Option]:
@@ -91,14 +98,14 @@ class Predictor:
     on_progress: OnProgress
     warn: Callable[[str], None]
     between: Callable[[Plan], Between | None]
+    _known: dict[frozenset[tuple[str, Choice]], _Asked] = field(default_factory=dict)
 
     def predict(self, parameters: Parameters) -> Predictions:
         """What each tunable can have under these settings of the whole model, and the divergence of that.
 
         Tunables that cannot be measured are predicted to change nothing: the trials will tell.
         """
-        options_of = self._options(parameters)
-        key = self._key(options_of, parameters)
+        options_of, key = self._asked(parameters)
 
         def compute() -> CacheEntry:
             request = self._request(self.source, options_of, parameters)
@@ -121,8 +128,7 @@ class Predictor:
 
     def known(self, parameters: Parameters) -> Mapping[str, float] | None:
         """The divergence of each measured tunable in INT8 with these parameters; None where nobody predicted them."""
-        options_of = self._options(parameters)
-        key = self._key(options_of, parameters)
+        options_of, key = self._asked(parameters)
         entry = read_cache(self._path(key), key=key, version=VERSION)
         if entry is None:
             return None
@@ -141,7 +147,7 @@ class Predictor:
         parameters = next(self.space.starts()).parameters
         found: dict[str, float] = {}
         try:
-            request = self._request(self.source, self._options(parameters), parameters)
+            request = self._request(self.source, self._asked(parameters).options, parameters)
             if isinstance(self.source.program, LiteGraph):
                 found = {name: -values[0] for name, values in self._sensitivities(request).values.items()}
             else:
@@ -150,9 +156,14 @@ class Predictor:
             self.warn("--timeout leaves no time to rank layers by their sensitivity")
         return {name: found.get(name, 0.0) for name in self.space.layers}
 
-    def _options(self, parameters: Parameters) -> Mapping[str, Sequence[Option]]:
-        tunables = [tunable for tunable in self.space.layers if tunable not in self.space.always_float]
-        return {tunable: tuple(options(self.space, tunable, parameters)) for tunable in tunables}
+    def _asked(self, parameters: Parameters) -> _Asked:
+        """What is asked under these settings of the whole model, found out once: it is each layer's options as text."""
+        settings = frozenset((name, parameters[name]) for name in self.space.dimensions_of("") if name in parameters)
+        if settings not in self._known:
+            tunables = [tunable for tunable in self.space.layers if tunable not in self.space.always_float]
+            found = {tunable: tuple(options(self.space, tunable, parameters)) for tunable in tunables}
+            self._known[settings] = _Asked(found, self._key(found, parameters))
+        return self._known[settings]
 
     def _request(
         self, model: Model, options_of: Mapping[str, Sequence[Option]], parameters: Parameters

@@ -41,6 +41,22 @@ def test_of_many_the_latest_count() -> None:
     assert Alike(rows, residuals).of(np.ones(1))[0] == pytest.approx(1.0, abs=0.01)
 
 
+def test_means_and_variances_are_those_of_kriging() -> None:
+    """By the inverse of the covariance, layer after layer."""
+    random = np.random.default_rng(0)
+    rows, residuals = random.choice([0.0, 0.5, 2.0], (20, 6)), random.normal(size=20)
+    found = Alike(rows[:-1], residuals[:-1]).of(rows[-1])
+
+    def covariance(one: int, other: int) -> float:
+        shared = sum(a for a, b in zip(rows[one], rows[other], strict=True) if a == b)
+        return float(SHARED * shared**2 / (rows[one].sum() * rows[other].sum()))
+
+    every = np.array([[covariance(one, other) for other in range(20)] for one in range(20)])
+    inverse = np.linalg.inv(every[:-1, :-1] + (1.0 - SHARED) * np.eye(19))
+    mean, left = every[-1, :-1] @ inverse @ residuals[:-1], 1.0 - every[-1, :-1] @ inverse @ every[-1, :-1]
+    assert found == pytest.approx((mean, max(left, 1.0 - SHARED)))
+
+
 def missed(number: int, problem: Synthetic, int8: str, drop: float) -> Trial:
     point = with_int8(start_of(problem), problem, set(int8))
     facts = {"samples": problem.total, "drop": drop, "within": drop <= problem.max_drop}
@@ -53,6 +69,8 @@ def test_a_plan_that_differs_little_from_one_that_missed_is_hardly_another_throw
     trials = [missed(0, problem, "abcdefgh", 0.03), missed(1, problem, "abcd", 0.03), missed(2, problem, "efgh", 0.004)]
     history = History.of(trials, problem)
     plans = Plans(history, start_of(problem), history.predictions(start_of(problem)))
+
+    assert [history.trials[place].number for place in plans.near_misses] == [0, 1]  # that gains most first
 
     def chance(int8: str) -> float:
         return plans.chance(history.coding.encode(with_int8(start_of(problem), problem, set(int8))))

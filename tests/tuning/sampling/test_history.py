@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from guided_problems import play, random_problem, trial_of
 
-from autoquant.tuning.sampling.coding import Coding
+from autoquant.tuning.sampling.coding import Coding, Layers
 from autoquant.tuning.sampling.history import History
 from autoquant.tuning.sampling.infeasible import Infeasible
 from autoquant.tuning.sampling.problem import gain_of, int8_of, start_of, with_int8
@@ -35,6 +35,40 @@ def test_points_are_coded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {id(point) for point in coded} == {id(trial.parameters) for trial in TRIALS[6:]}
 
 
+def test_gains_are_added_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is that of the trial's layers in INT8."""
+    added: list[object] = []
+    own = History.gain_of
+
+    def counted(history: History, int8: Layers) -> float:
+        added.append(int8)
+        return own(history, int8)
+
+    before = History.of(TRIALS[:6], PROBLEM)
+    monkeypatch.setattr(History, "gain_of", counted)
+    history = History.of(TRIALS, PROBLEM, before)
+    assert len(added) == len(TRIALS) - 6
+    assert history.gains.tolist() == [gain_of(int8_of(trial.parameters, PROBLEM), PROBLEM) for trial in TRIALS]
+
+
+@pytest.mark.parametrize(
+    ("facts", "near"),
+    [
+        ({"state": State.DONE, "drop": 4.9 * PROBLEM.max_drop, "within": False}, True),
+        ({"state": State.DONE, "drop": 5.1 * PROBLEM.max_drop, "within": False}, False),
+        ({"state": State.DONE, "drop": 0.0, "within": True}, False),
+        ({"state": State.STOPPED, "drop": 0.0, "within": None, "samples": 64}, True),
+        ({"state": State.STOPPED, "drop": 0.0, "within": False, "samples": 64}, False),
+        ({"state": State.FAILED}, False),
+        ({"state": State.RUNNING}, False),
+    ],
+    ids=["just missed", "far off", "within", "undecided", "proven out early", "failed", "running"],
+)
+def test_near_misses(facts: dict[str, Any], near: bool) -> None:
+    trial = replace(trial_of(Suggestion(start_of(PROBLEM), "why"), 0), **facts)
+    assert History.of([trial], PROBLEM).near_misses.tolist() == [near]
+
+
 def test_what_is_taken_over_is_what_would_be_found() -> None:
     """Also where trials have ended since, or are others."""
     running = [replace(trial, state=State.RUNNING, drop=None, within=None) for trial in TRIALS]
@@ -43,6 +77,7 @@ def test_what_is_taken_over_is_what_would_be_found() -> None:
         history, new = History.of(trials, PROBLEM, history), History.of(trials, PROBLEM)
         assert history.keys == new.keys
         assert (history.codes == new.codes).all()
+        assert (history.gains == new.gains).all()
         assert history.trials == tuple(trials)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from autoquant.tuning.sensitivity import predict
 from autoquant.tuning.sensitivity.likelihoods import PLAIN, OutputReading
 from autoquant.tuning.sensitivity.predict import MOST, Predictor, options
 from autoquant.tuning.sensitivity.request import Between, Sensitivities, SensitivityRequest
-from autoquant.tuning.study.space import SearchSpace
+from autoquant.tuning.study.space import Parameters, SearchSpace
 from autoquant.tuning.study.workload import Workload
 
 LAYERS = [
@@ -160,6 +161,28 @@ def test_what_was_predicted_is_known_of_each_layer_with_its_own_parameters(
     assert len(asked.requests) == 1
 
 
+def test_what_is_asked_is_found_out_once(
+    opened: Opened, tiny: Any, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each trial that is better asks what is known of its layers."""
+    counted: list[str] = []
+
+    def counting(offered: SearchSpace, tunable: str, parameters: Parameters) -> Iterator[predict.Option]:
+        counted.append(tunable)
+        return options(offered, tunable, parameters)
+
+    monkeypatch.setattr(predict, "options", counting)
+    predictor = opened(tiny.calibration, text=f"[global]\nequalize = [false, true]\n{SPACE}")
+    predictor.predict({"equalize": False})
+    for algorithm in ("minmax", "percentile fraction=0.9"):
+        known = predictor.known({"equalize": False, "conv:activation": algorithm})
+        assert known is not None
+        assert list(known) == ["conv"]
+    assert counted == ["conv", "depthwise", "dense"]
+    assert predictor.known({"equalize": True}) is None
+    assert counted == 2 * ["conv", "depthwise", "dense"]
+
+
 def test_losses_are_those_of_the_model_itself(opened: Opened, tiny: Any) -> None:
     """Clipping most of a layer's input costs more than nothing; by gradients or, as too much is lost, by measuring."""
     found = opened(tiny.calibration).predict({})
@@ -256,7 +279,7 @@ def test_the_ranking_of_a_graph_is_by_cosine(opened: Opened, tiny: Any) -> None:
     assert list(ranking) == ["conv", "depthwise", "dense"]
     assert ranking["conv"] == 0.0  # always in float: nobody asks
     assert 0.9 < ranking["dense"] < 1.0
-    request = predictor._request(predictor.source, predictor._options({}), {})
+    request = predictor._request(predictor.source, predictor._asked({}).options, {})
     assert {name: value for name, value in ranking.items() if name != "conv"} == cosines(request)
 
 

@@ -16,6 +16,8 @@ from autoquant.errors import IN_FLOAT, PlanError, TrialError, UserFunctionError
 from autoquant.model.layer import Layer
 from autoquant.quantization.affine import Affine, Range, asymmetric, balance_factors, symmetric, wide
 
+MASKED, MARGIN = -1e3, 10.0
+"""Scores of attention below this are masked, as a rule by -3.4e38. So far below others, each weighs 5e-5 at most."""
 Factors = tuple[float, ...]
 """By what the channels of a tensor are divided when it is balanced, one each; empty where it is not."""
 
@@ -38,15 +40,19 @@ class Scales:
         *,
         axis: int = -1,
         factors: Factors = (),
+        masked: bool = False,
         what: str = "its input",
     ) -> Affine:
         """Scale and offset of a tensor by a layer's settings, its channels, on `axis`, divided by `factors`.
 
-        Errors say that it is `what` of `name`. Raises PlanError where the statistics lack it, TrialError where it has
+        Of scores of attention that are `masked`, those below MASKED become what is MARGIN below all others. Errors say
+        that it is `what` of `name`. Raises PlanError where the statistics lack it, TrialError where it has
         no scale.
         """
         if settings.activation_bits == 16:
             settings = replace(settings, activation=MinMax())
+        if masked:
+            return _affine(name, _unmasked(self._distribution(tensor, batch_num, axis, factors)), settings)
         key = tensor, batch_num, settings.activation, settings.asymmetric, factors
         if key not in self._ranges:
             self._ranges[key] = _range(name, what, self._distribution(tensor, batch_num, axis, factors), settings)
@@ -95,6 +101,14 @@ def _range(name: str, what: str, distribution: Distribution, settings: LayerPlan
         what = f"must give a Range, got {type(found).__name__}"
         raise UserFunctionError(who, what, hint="see `autoquant guide extending`")
     return found
+
+
+def _unmasked(distribution: Distribution) -> Range:
+    """The range of scores that are not masked, and MARGIN below them."""
+    values, _ = distribution.values()
+    real = values[values > MASKED]
+    low, high = (float(real[0]), float(real[-1])) if real.size else (0.0, 0.0)
+    return Range.covering(low - MARGIN, high)
 
 
 def _affine(name: str, interval: Range, settings: LayerPlan) -> Affine:

@@ -12,7 +12,7 @@ import numpy as np
 
 from autoquant.array import Array
 from autoquant.calibration.plan import LayerPlan, Plan
-from autoquant.calibration.scales import Scales
+from autoquant.calibration.scales import MASKED, Scales
 from autoquant.calibration.statistics import Statistics
 from autoquant.errors import IN_FLOAT, TrialError
 from autoquant.model.layer import Layer
@@ -28,6 +28,8 @@ LEAST = 1e-11
 """Weights with a smaller scale are all 0. LiteRT Quantizer has its own limit for that, just below."""
 COARSEST = 256.0
 """Steps of a layer's result that one of its products must be worth less of: XNNPACK refuses the model otherwise."""
+CHOICES = frozenset({"SELECT", "SELECT_V2"})
+"""Operators that mask scores of attention as Keras does."""
 NONE_GIVEN: Mapping[str, Affine] = MappingProxyType({})
 BIAS_STEPS = 2.0**30
 """Steps that a bias, INT32, may have: half of what there are, for the sums that are added."""
@@ -66,7 +68,10 @@ class TensorBetween:
 
 
 class LiteCalibrator:
-    """Turns plans into scales from statistics; whatever plans share is computed once."""
+    """Turns plans into scales from statistics; whatever plans share is computed once.
+
+    Masked scores of attention, which have no scale by themselves, have that of the others.
+    """
 
     def __init__(self, lite: LiteGraph, layers: Mapping[str, Layer], statistics: Statistics) -> None:
         self._lite = lite
@@ -148,7 +153,19 @@ class LiteCalibrator:
         settings = replace(plan.int8[finder.layer(tensor)], activation_bits=bits)
         axis, factors = balance.divided.get(name, (-1, ()))
         where, what = finder.owner(tensor)
-        return self._scales.affine(where, name, settings, plan.batch_num, axis=axis, factors=factors, what=what)
+        masked = self._is_masked(tensor)
+        return self._scales.affine(
+            where, name, settings, plan.batch_num, axis=axis, factors=factors, masked=masked, what=what
+        )
+
+    def _is_masked(self, tensor: int) -> bool:
+        """Whether a tensor has what a mask chooses of it, and a constant that means no weight elsewhere."""
+        maker = self._lite.makers.get(tensor)
+        if maker is None or self._lite.kind(maker) not in CHOICES:
+            return False
+        constants = (self._lite.value_of(int(index)) for index in self._lite.operators[maker].inputs)
+        real = (value for value in constants if value is not None and value.dtype == np.float32)
+        return any(value.size and float(value.max()) <= MASKED for value in real)
 
     def between(self, plan: Plan, operators: Mapping[int, int], io: str) -> tuple[TensorBetween, ...]:
         """The tensors that are INT8 under a plan with these operators, and that no INT8 layer reads; in order of index.

@@ -67,9 +67,10 @@ and mostly slower than float. `autoquant benchmark` and the last lines of a sear
 
 **No profile was tried on a device.** Each was checked by its documentation alone, but for `{compared}`: of
 these, small networks of every kind of layer, {builds} files in all, were given to Vela 5.2.0 itself, and what it placed
-on the CPU is what the profile says. A file that keeps to its profile may still be refused, or be run in parts by the
-CPU, for what the documentation leaves open; what that is stands below, device by device. Scores are those of LiteRT on
-this machine. Whether activations of 16 bits are possible is written down, not used.
+on the CPU is what the profile says (`tests/benchmarks/vela_placement.py`). A file that keeps to its profile may still
+be refused, or be run in parts by the CPU, for what the documentation leaves open; what that is stands below, device by
+device. Scores are those of LiteRT on this machine. Whether activations of 16 bits are possible is written down, not
+used.
 
 ## The profiles
 

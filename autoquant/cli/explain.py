@@ -23,7 +23,7 @@ from autoquant.reports.wording import (
     model_settings,
     reasons,
 )
-from autoquant.reports.words import at_most, counted, number, percent
+from autoquant.reports.words import at_most, counted, number, percent, wide_words
 from autoquant.tuning.study.choices import MACS
 
 MOST = 8
@@ -79,7 +79,8 @@ def cost(found: Explanation) -> Iterator[Row]:
             samples = counted(claim.samples, "sample")
             yield "holdout", f"{claim.verdict}: drop {number(claim.drop)} on {samples}, {bound}"
         minimized = f"; {terms.objective_name} {percent(best.objective)} of the float model's"
-        share = f"{best.int8_layers} of {best.layers} layers, {percent(best.int8_share)} of the model's work"
+        work = f"{percent(best.int8_share)} of the model's work{wide_words(best.int16_layers)}"
+        share = f"{best.int8_layers} of {best.layers} layers, {work}"
         yield "INT8", share + ("" if terms.objective_name == MACS else minimized)
         yield "settings", ", ".join([*model_settings(best.plan), *layer_settings(list(best.plan.int8.values()))])
         if best.plan.float_operators:

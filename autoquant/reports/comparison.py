@@ -12,7 +12,7 @@ from autoquant.reports.verdict import headline
 from autoquant.reports.view_costs import costs_section, size_of
 from autoquant.reports.view_layers import layers_section
 from autoquant.reports.view_trials import drop_section
-from autoquant.reports.words import number, percent
+from autoquant.reports.words import number, percent, wide_words
 from autoquant.tuning.study.trial import Trial
 
 NOT_KNOWN = "not known"
@@ -66,7 +66,11 @@ def _share(run: RunFiles) -> str:
 
 
 def _layers(run: RunFiles) -> str:
-    return NOT_KNOWN if run.best is None else f"{run.best.int8_layers} of {run.best.layers}"
+    return (
+        NOT_KNOWN
+        if run.best is None
+        else f"{run.best.int8_layers} of {run.best.layers}{wide_words(run.best.int16_layers)}"
+    )
 
 
 def _number(run: RunFiles, fact: str) -> str:

@@ -79,7 +79,7 @@ def trade_off_section(run: RunFiles, terms: Terms) -> dict[str, Any]:
         {
             "trial": one.number,
             "share": percent(one.int8_share),
-            "layers": f"{one.int8_layers}/{one.layers}",
+            "layers": _plan_words(one),
             "score": number(one.score or 0.0),
             "drop": number(one.drop or 0.0),
             "met": one.meets(terms.max_drop),
@@ -114,7 +114,7 @@ def _row(trial: Trial, terms: Terms, best: int | None) -> dict[str, Any]:
         "number": trial.number,
         "why": trial.why,
         "failure": trial.failure,
-        "layers": f"{trial.int8_layers}/{trial.layers}",
+        "layers": _plan_words(trial),
         "share": percent(trial.int8_share),
         "objective": percent(trial.objective) if math.isfinite(trial.objective) else "",
         "samples": trial.samples,
@@ -161,3 +161,9 @@ def effects_section(found: Explanation) -> dict[str, Any]:
         "reasons_title": lines[0] if lines else "",
         "none": _nothing_compared(len(found.run.trials)),
     }
+
+
+def _plan_words(trial: Trial) -> str:
+    """The layers of a trial in INT8, of all, and those with INT16 activations, where there are any."""
+    wide = f" + {trial.int16_layers} INT16" if trial.int16_layers else ""
+    return f"{trial.int8_layers}/{trial.layers}{wide}"

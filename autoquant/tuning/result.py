@@ -146,6 +146,7 @@ class SearchResult:
         if best is not None:
             score = "not fully scored" if best.score is None else f"{self.metric} {best.score:.4g}"
             found = f"{score} (FP32 {self.baseline:.4g}), {best.int8_layers} of {self.layers} layers in INT8"
+            found += f", {best.int16_layers} with INT16 activations" if best.int16_layers else ""
         ended = f"{len(self.trials)} trial{'s' if len(self.trials) != 1 else ''}, {self.ended}"
         return f"<SearchResult {self.verdict}: {found}\n {ended}\n {self.model or self.run}>"
 

@@ -81,7 +81,7 @@ def next_float_choice(plans: Plans) -> Suggestion | None:
 
 def is_small(plans: Plans) -> bool:
     """Whether all pairs of layers in float are judged."""
-    return len(plans.problem.layers) <= SMALL
+    return len({switch.layer for switch in plans.history.coding.switches.values()}) <= SMALL
 
 
 def _best(plans: Plans, moves: Iterable[Move]) -> Suggestion | None:

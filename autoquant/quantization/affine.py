@@ -17,6 +17,8 @@ from autoquant.array import Array
 from autoquant.errors import IN_FLOAT, TrialError
 
 QMIN, QMAX = -128, 127
+ALIKE = 2e-3
+"""LiteRT takes a scale for a power of two where its binary logarithm is within half of this of a whole number."""
 QMAX16 = 32767
 """Of INT16, which is symmetric: -32768 is not used."""
 EPSILON = float(np.finfo(np.float32).eps)
@@ -81,7 +83,7 @@ def asymmetric(interval: Range, *, power_of_two: bool = False) -> Affine:
     """Map [low, high] onto -128..127. Raises ValueError when the scale is beyond 1 / EPSILON.
 
     >>> asymmetric(Range(0.0, 255.0))
-    Affine(scale=1.0, offset=-128)
+    Affine(scale=1.0, offset=-128, bits=8)
     """
     scale = _legal((interval.high - interval.low) / (QMAX - QMIN), power_of_two)
     return Affine(scale, int(np.clip(QMIN - np.rint(interval.low / scale), QMIN, QMAX)))
@@ -98,16 +100,20 @@ def symmetric(interval: Range, *, power_of_two: bool = False) -> Affine:
 
 
 def wide(interval: Range, *, power_of_two: bool = False) -> Affine:
-    """Map zero onto 0 of INT16, and the side that reaches further onto half of 32767, as half of the steps are plenty.
+    """Map zero onto 0 of INT16, and the side that reaches further onto half of 32767: so many steps are plenty.
 
-    So what lies beyond the range that was seen is not clipped. At least EPSILON. Raises ValueError when it is beyond
-    1 / EPSILON.
+    So what lies beyond the range that was seen is not clipped. At least EPSILON, and no power of two by chance: where all
+    scales of an ADD seem to be some, LiteRT's kernel takes a way that not all such scales have. Raises ValueError when
+    it is beyond 1 / EPSILON.
 
-    >>> wide(Range(-1.0, 32767.0))
-    Affine(scale=2.0, offset=0, bits=16)
+    >>> wide(Range(-1.0, 1.5 * 32767.0))
+    Affine(scale=3.0, offset=0, bits=16)
     """
-    scale = 2.0 * max(interval.high, -interval.low) / QMAX16
-    return Affine(_legal(max(scale, EPSILON), power_of_two), 0, 16)
+    scale = max(2.0 * max(interval.high, -interval.low) / QMAX16, EPSILON)
+    exponent = math.log2(scale)
+    if not power_of_two and abs(exponent - round(exponent)) < ALIKE:
+        scale *= 2.0**ALIKE
+    return Affine(_legal(scale, power_of_two), 0, 16)
 
 
 def symmetric_scales(low: Array, high: Array, *, bits: int = 8) -> Array:

@@ -20,6 +20,8 @@ from autoquant.targets.litert_operators import INT8_ENDS, SHAPE_READERS, all_dat
 Cost = TypeVar("Cost", int, float)
 INT8, FLOAT, WIDE = 0, 1, 1
 """The two sides of a cut: its source, and its sink, which is float or 16 bits."""
+POWERS_NARROW = frozenset({"ADD", "SUB"})
+"""Operators whose INT16 kernels want the scale of one input to be that of the result, where all are powers of two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +76,20 @@ def integer_operators(lite: LiteGraph, plan: Plan, io: str) -> Mapping[int, int]
     bits = {lite.layers[name]: settings.activation_bits for name, settings in plan.int8.items()}
     if set(bits.values()) == {8}:
         return dict.fromkeys(sorted(operators), 8)
-    wide = _widened(lite, operators, bits, io)
+    powers = any(settings.power_of_two for settings in plan.int8.values())
+    wide = _widened(lite, operators, bits, io, without=POWERS_NARROW if powers else frozenset())
     return {index: 16 if index in wide else 8 for index in sorted(operators)}
 
 
-def _widened(lite: LiteGraph, operators: Collection[int], bits: Mapping[int, int], io: str) -> frozenset[int]:
+def _widened(
+    lite: LiteGraph, operators: Collection[int], bits: Mapping[int, int], io: str, *, without: Collection[str]
+) -> frozenset[int]:
     """Those of these operators whose activations have 16 bits: layers as `bits` say, others by the fewest conversions.
 
-    Among equals as few as possible. A minimum cut whose source is 8 bits and its sink 16; what float makes is converted
-    once for each number of bits.
+    Among equals as few as possible; none of the kinds that are to be `without`. A minimum cut whose source is 8 bits
+    and its sink 16; what float makes is converted once for each number of bits.
     """
-    possible = widenable(lite)
+    possible = {index for index in widenable(lite) if lite.kind(index) not in without}
     fixed = {INPUTS: INT8, OUTPUTS: INT8} | {index: INT8 for index in operators if index not in possible}
     fixed |= {index: WIDE if own == 16 else INT8 for index, own in bits.items()}
     free = [index for index in sorted(operators) if index not in fixed]

@@ -190,6 +190,8 @@ def test_16_bits_reach_twice_as_far_as_the_range_and_have_steps_of_a_128th_of_8_
     largest = max(low, high)
     assert found.bits == 16 and found.offset == 0
     assert found.low < -1.99 * largest <= 1.99 * largest < found.high
+    exponent = np.log2(found.scale)
+    assert abs(exponent - np.rint(exponent)) > 1e-3 or power_of_two or largest < 1e-2
     if largest > 1.0:
         assert found.scale <= (2.0 if power_of_two else 1.0) * narrow.scale / 128 * 1.01
     fractions = np.frexp(found.scale)[0]

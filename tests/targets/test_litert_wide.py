@@ -149,6 +149,25 @@ def test_int8_inputs_and_outputs_are_converted_to_16_bits(chain: LiteNetwork, tm
     assert kinds(saved) == ["QUANTIZE 16", "CONV_2D 16", "CONV_2D 16", "CONV_2D 16", "QUANTIZE 8"]
 
 
+@pytest.mark.parametrize("power_of_two", [False, True])
+@pytest.mark.parametrize("kind", ["ADD", "SUB"])
+def test_scales_that_are_nearly_powers_of_two(
+    lite_network: Callable[..., LiteNetwork], tmp_path: Path, kind: str, power_of_two: bool
+) -> None:
+    """Ranges of 1, 2 and 4: the kernel takes 2 / 32767 for a power of two, and not every sum of such has a kernel."""
+    import tensorflow as tf
+
+    def write(x: Any) -> None:
+        x = tf.reverse(tf.clip_by_value(conv(x, "a"), 0.0, 4.0), [1]) / 2.0
+        x = x + tf.constant([1.0, -1.0, 1.0, 1.0]) if kind == "ADD" else x - tf.constant([1.0, -1.0, 1.0, 1.0])
+        named(conv(x, "b"))
+
+    net = lite_network(write, IMAGE)
+    saved = saved_with(net, tmp_path / "m", widened(net, *"ab", power_of_two=power_of_two))
+    assert f"{kind} {8 if power_of_two else 16}" in kinds(saved)
+    assert error(net, saved) < (0.05 if power_of_two else 0.02)
+
+
 # Numbers
 
 

@@ -102,9 +102,9 @@ def symmetric(interval: Range, *, power_of_two: bool = False) -> Affine:
 def wide(interval: Range, *, power_of_two: bool = False) -> Affine:
     """Map zero onto 0 of INT16, and the side that reaches further onto half of 32767: so many steps are plenty.
 
-    So what lies beyond the range that was seen is not clipped. At least EPSILON, and no power of two by chance: where all
-    scales of an ADD seem to be some, LiteRT's kernel takes a way that not all such scales have. Raises ValueError when
-    it is beyond 1 / EPSILON.
+    So what lies beyond the range that was seen is not clipped. At least EPSILON, and no power of two by chance: where
+    all scales of an ADD seem to be some, LiteRT's kernel takes a way that not all such scales have. Raises ValueError
+    when it is beyond 1 / EPSILON.
 
     >>> wide(Range(-1.0, 1.5 * 32767.0))
     Affine(scale=3.0, offset=0, bits=16)

@@ -9,7 +9,8 @@ calibrate and build, and the peak of memory; and a line of what each of two othe
 of places with the same best class, or for values the ratio of signal to error in dB, over evaluation samples that
 nobody calibrated with. `--search` searches those that are trained to their tolerance as well. `--folder` keeps the
 networks for the next time; a folder in it with a model of its own name, calibration.npz, evaluation.npz and
-expected.npy is taken as well.
+expected.npy is taken as well. `--targets "litert --integer-only"` asks for files without float, and notes how many
+operators of each have float all the same.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ HEADINGS = (
     "note",
 )
 OTHERS = ("TFLiteConverter", "LiteRT Quantizer")
-FLOAT = "float.tflite"
+FLOAT, INTEGER_ONLY = "float.tflite", " --integer-only"
 BATCH = 32
 FILE = Entry(lambda: (None, {}, None), classes=False)
 """What is known of a network that is given as a file."""
@@ -68,7 +69,7 @@ class Row:
 
 
 def ours(folder: Path, entry: Entry, target: str) -> Row:
-    """Quantize all layers with the settings that AMCT has by default."""
+    """Quantize all layers with the settings that AMCT has by default; a target may have INTEGER_ONLY behind it."""
     from autoquant.calibration.plan import Plan, layer_plan
     from autoquant.errors import AutoquantError
     from autoquant.evaluation.engines.table import open_engine
@@ -79,10 +80,12 @@ def ours(folder: Path, entry: Entry, target: str) -> Row:
     from autoquant.tuning.study.model_request import DataRequest
     from autoquant.tuning.study.workload import Workload
 
+    asked, target = target, target.removesuffix(INTEGER_ONLY)
     laps = [time.process_time()]
     try:
         opened = open_model(model_in(folder), for_litert=TARGETS[target].cuts_front)
-        chosen, paths = open_target(target), {part: folder / f"{part}.npz" for part in ("calibration", "evaluation")}
+        chosen = open_target(target, integer_only=INTEGER_ONLY in asked)
+        paths = {part: folder / f"{part}.npz" for part in ("calibration", "evaluation")}
         request = DataRequest(data=paths["evaluation"], calibration=paths["calibration"])
         data = open_dataset(request, opened, request.calibration)
         lowered = chosen.lowered(opened)
@@ -103,7 +106,24 @@ def ours(folder: Path, entry: Entry, target: str) -> Row:
     results = [np.concatenate([part[name] for part in found]) for name in sorted(lowered.program.outputs)]
     integer, conversions = (len(plan.int8), None) if target == "tensorflow" else counted(built.read_bytes())
     seconds = tuple(after - before for before, after in pairwise(laps))
-    return Row(f"{len(layers)}", integer, conversions, agreement(folder, entry, results), seconds)
+    note = f"{operators_in_float(built.read_bytes())} operators in float" if INTEGER_ONLY in asked else ""
+    return Row(f"{len(layers)}", integer, conversions, agreement(folder, entry, results), seconds, note)
+
+
+def operators_in_float(content: bytes) -> int:
+    """How many operators of a .tflite read or make float, but for conversions of inputs and outputs."""
+    from autoquant.model.litert import flatbuffer
+    from autoquant.model.litert.flatbuffer import schema
+
+    model = flatbuffer.read(content)
+    graph, found = model.subgraphs[0], 0
+    ends = {*map(int, graph.inputs), *map(int, graph.outputs)}
+    for op in graph.operators:
+        tensors = [int(index) for index in (*op.inputs, *op.outputs) if index >= 0]
+        real = [index for index in tensors if graph.tensors[index].type == schema.TensorType.FLOAT32]
+        converts = flatbuffer.op_name(model, op) in ("QUANTIZE", "DEQUANTIZE") and ends.issuperset(real)
+        found += bool(real) and not converts
+    return found
 
 
 def others(folder: Path, entry: Entry, name: str) -> Row:

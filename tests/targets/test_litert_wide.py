@@ -268,6 +268,42 @@ def test_kernels_compute_integer_arithmetic(
     assert np.abs(steps).max() > 8192  # a quarter of them all
 
 
+def test_products_of_two_activations_are_integer_arithmetic(
+    lite_network: Callable[..., LiteNetwork], tmp_path: Path
+) -> None:
+    import tensorflow as tf
+
+    def write(x: Any) -> None:
+        query, key = (tf.matmul(x, constant(6, 6), name=name) for name in ("query", "key"))
+        tf.matmul(query, key, transpose_b=True, name="y")
+
+    net = lite_network(write, (24, 5, 6))
+    saved = saved_with(net, tmp_path / "m", widened(net, "query", "key", "y"))
+    values, op = all_values(saved, net.x), saved.operator("BATCH_MATMUL")
+    one, other, result = (saved.tensor(index).quantization.scale[0] for index in (*op.inputs, *op.outputs))
+    first, second = (values[index].astype(np.float64) for index in op.inputs)
+    assert {saved.tensor(index).type for index in (*op.inputs, *op.outputs)} == {TensorType.INT16}
+    sums = first @ (second.swapaxes(-1, -2) if op.builtinOptions.adjY else second)
+    steps = np.rint(sums * float(one) * float(other) / float(result))
+    assert np.abs(values[op.outputs[0]] - np.clip(steps, -32768, 32767)).max() <= MOST
+    assert np.abs(steps).max() > 8192
+
+
+def test_average_pooling_is_integer_arithmetic(lite_network: Callable[..., LiteNetwork], tmp_path: Path) -> None:
+    """It has no scale of its own: the mean of four integers, half of one rounded away from 0."""
+    import tensorflow as tf
+
+    net = lite_network(lambda x: named(tf.nn.avg_pool2d(x, 2, 2, "VALID", name="pool")), (24, 8, 8, 4))
+    (pool,) = net.layers
+    saved = saved_with(net, tmp_path / "m", widened(net, pool))
+    values, op = all_values(saved, net.x), saved.operator("AVERAGE_POOL_2D")
+    read, made = (values[index].astype(np.float64) for index in (op.inputs[0], op.outputs[0]))
+    mean = read.reshape(24, 4, 2, 4, 2, 4).mean(axis=(2, 4))
+    assert saved.tensor(op.inputs[0]).quantization.scale[0] == saved.tensor(op.outputs[0]).quantization.scale[0]
+    assert np.abs(made - mean).max() <= 0.5
+    assert np.abs(made).max() > 8192
+
+
 def kinds_of(saved: SavedLite, op: Any) -> tuple[str, str]:
     from autoquant.model.litert import flatbuffer
 

@@ -10,6 +10,7 @@ integers as those that updates of the inverse of H lead to, without an inverse.
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg import cholesky
 
 from autoquant.array import Array
 from autoquant.threads import one_blas_thread
@@ -48,15 +49,18 @@ def squared_errors(errors: Array, moment: Array) -> Array:
 
 
 def _couplings(moment: Array, order: Array) -> Array:
-    """L_kj / L_jj of the damped moment, its inputs in this order."""
-    ordered = np.take_along_axis(np.take_along_axis(moment, order[..., None], -2), order[..., None, :], -1)
-    ordered = ordered.astype(np.float64)
-    diagonal = np.einsum("...ii->...i", ordered)  # a view
-    damping = DAMPING * diagonal.mean(axis=-1, keepdims=True)
-    diagonal += np.where(damping > 0.0, damping, 1.0)  # without any input all are alike
-    lower = np.linalg.cholesky(ordered)
-    lower /= np.diagonal(lower, axis1=-2, axis2=-1)[..., None, :].copy()
-    return lower
+    """L_kj / L_jj of the damped moment, its inputs in this order, in the memory of one moment more."""
+    inputs, lower = moment.shape[-1], np.empty(moment.shape)
+    squares = (one.reshape(-1, inputs, inputs) for one in (lower, moment))
+    for own, given, places in zip(*squares, order.reshape(-1, inputs), strict=True):
+        for start in range(0, inputs, BLOCK):
+            own[start : start + BLOCK] = given[places[start : start + BLOCK]][:, places]
+        damping = DAMPING * float(own.diagonal().mean())
+        own.reshape(-1)[:: inputs + 1] += damping if damping > 0.0 else 1.0  # without any input all are alike
+        # Its transpose, which is the same, is in LAPACK's order, so that nothing is copied.
+        own[:] = cholesky(own.T, lower=True, overwrite_a=True, check_finite=False).T
+        own /= own.diagonal()[:, None].copy()
+    return np.swapaxes(lower, -1, -2)
 
 
 def _one_after_the_other(steps: Array, couplings: Array, lowest: int, highest: int) -> Array:

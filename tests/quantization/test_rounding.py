@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,17 @@ def test_of_correlated_inputs_the_error_is_a_third_on_others_too(inputs: int) ->
     for x in (seen, unseen):
         left, was = (squared_errors(steps - integers, x.T @ x).sum() for integers in (found, np.rint(steps)))
         assert left < 0.37 * was
+
+
+def test_it_takes_the_memory_of_one_moment_more() -> None:
+    weight, scales, moment = made(6, 4, 1024, 64)
+    tracemalloc.start()
+    try:
+        compensated(weight, scales, moment, **LIMITS)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * moment.nbytes
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])

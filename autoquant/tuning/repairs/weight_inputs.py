@@ -20,6 +20,8 @@ from autoquant.threads import one_blas_thread
 
 WAITING = 1 << 21
 """Bytes of rows that wait to be multiplied, at most, of each layer."""
+TOGETHER = 256
+"""Rows of a moment that are computed at once."""
 AxisOf = Callable[[int], Axis]
 """Gives how a kernel moves along an axis of so many values."""
 LARGEST = 8192
@@ -178,8 +180,12 @@ class InputMoments:
         if self._waiting:
             self._multiply()
         mean = self._sums / self._count
-        found = self._products / np.float64(self._count) - mean.swapaxes(1, 2) * mean
-        if not centered:
-            mean += self._about
-            found += mean.swapaxes(1, 2) * mean
-        return np.asarray(found)
+        shifted = mean + self._about
+        found = self._products.astype(np.float64)
+        for start in range(0, found.shape[1], TOGETHER):  # all at once would take the memory of another moment
+            some = slice(start, start + TOGETHER)
+            found[:, some] /= np.float64(self._count)
+            found[:, some] -= mean.swapaxes(1, 2)[:, some] * mean
+            if not centered:
+                found[:, some] += shifted.swapaxes(1, 2)[:, some] * shifted
+        return found

@@ -39,13 +39,14 @@ def compensated(weight: Array, scales: Array, moment: Array, *, lowest: int, hig
     rounded = _one_after_the_other(columns, _couplings(moment, order), lowest, highest)
     chosen = np.empty_like(rounded)
     np.put_along_axis(chosen, order[..., None, :], rounded, -1)
-    worse = squared_errors(steps - chosen, moment) >= squared_errors(steps - nearest, moment)
+    worse = _is_worse(chosen, nearest, steps, moment)
     return np.where(worse[..., None], nearest, chosen).astype(np.int8)
 
 
-def squared_errors(errors: Array, moment: Array) -> Array:
-    """E[(e x)^2] of errors e of rows, (..., rows, inputs), over inputs x of this second moment; (..., rows)."""
-    return np.asarray(np.einsum("...ij,...ij->...i", errors @ moment, errors))
+def _is_worse(chosen: Array, nearest: Array, steps: Array, moment: Array) -> Array:
+    """Whether e^T H e of the chosen errors is no less than that of the others: (a - b)^T H (a + b), one product."""
+    apart, together = nearest - chosen, 2.0 * steps - chosen - nearest
+    return np.asarray(np.einsum("...ij,...ij->...i", apart @ moment, together) >= 0.0)
 
 
 def _couplings(moment: Array, order: Array) -> Array:

@@ -153,6 +153,7 @@ class InputMoments:
         self._sums: Array = np.zeros(self._about.shape)
         self._products: Array = np.zeros((len(rows), rows.shape[2], rows.shape[2]), np.float32)
         self._waiting: list[Array] = []
+        self._bytes = 0
         self.add(rows)
 
     @property
@@ -163,13 +164,14 @@ class InputMoments:
     def add(self, rows: Array) -> None:
         """See more rows."""
         self._waiting.append(rows - self._about)
-        if sum(one.nbytes for one in self._waiting) > WAITING:
+        self._bytes += rows.nbytes
+        if self._bytes > WAITING:
             self._multiply()
 
     @one_blas_thread()
     def _multiply(self) -> None:
         moved = np.concatenate(self._waiting, axis=1)
-        self._waiting = []
+        self._waiting, self._bytes = [], 0
         self._count += moved.shape[1]
         self._sums += moved.sum(axis=1, dtype=np.float64, keepdims=True)
         with np.errstate(over="ignore", invalid="ignore"):  # which the moment shows

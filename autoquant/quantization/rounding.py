@@ -10,6 +10,7 @@ integers as those that updates of the inverse of H lead to, without an inverse.
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg import cholesky
 
 from autoquant.array import Array
 from autoquant.threads import one_blas_thread
@@ -38,25 +39,29 @@ def compensated(weight: Array, scales: Array, moment: Array, *, lowest: int, hig
     rounded = _one_after_the_other(columns, _couplings(moment, order), lowest, highest)
     chosen = np.empty_like(rounded)
     np.put_along_axis(chosen, order[..., None, :], rounded, -1)
-    worse = squared_errors(steps - chosen, moment) >= squared_errors(steps - nearest, moment)
+    worse = _is_worse(chosen, nearest, steps, moment)
     return np.where(worse[..., None], nearest, chosen).astype(np.int8)
 
 
-def squared_errors(errors: Array, moment: Array) -> Array:
-    """E[(e x)^2] of errors e of rows, (..., rows, inputs), over inputs x of this second moment; (..., rows)."""
-    return np.asarray(np.einsum("...ij,...ij->...i", errors @ moment, errors))
+def _is_worse(chosen: Array, nearest: Array, steps: Array, moment: Array) -> Array:
+    """Whether e^T H e of the chosen errors is no less than that of the others: (a - b)^T H (a + b), one product."""
+    apart, together = nearest - chosen, 2.0 * steps - chosen - nearest
+    return np.asarray(np.einsum("...ij,...ij->...i", apart @ moment, together) >= 0.0)
 
 
 def _couplings(moment: Array, order: Array) -> Array:
-    """L_kj / L_jj of the damped moment, its inputs in this order."""
-    ordered = np.take_along_axis(np.take_along_axis(moment, order[..., None], -2), order[..., None, :], -1)
-    ordered = ordered.astype(np.float64)
-    diagonal = np.einsum("...ii->...i", ordered)  # a view
-    damping = DAMPING * diagonal.mean(axis=-1, keepdims=True)
-    diagonal += np.where(damping > 0.0, damping, 1.0)  # without any input all are alike
-    lower = np.linalg.cholesky(ordered)
-    lower /= np.diagonal(lower, axis1=-2, axis2=-1)[..., None, :].copy()
-    return lower
+    """L_kj / L_jj of the damped moment, its inputs in this order, in the memory of one moment more."""
+    inputs, lower = moment.shape[-1], np.empty(moment.shape)
+    squares = (one.reshape(-1, inputs, inputs) for one in (lower, moment))
+    for own, given, places in zip(*squares, order.reshape(-1, inputs), strict=True):
+        for start in range(0, inputs, BLOCK):
+            own[start : start + BLOCK] = given[places[start : start + BLOCK]][:, places]
+        damping = DAMPING * float(own.diagonal().mean())
+        own.reshape(-1)[:: inputs + 1] += damping if damping > 0.0 else 1.0  # without any input all are alike
+        # Its transpose, which is the same, is in LAPACK's order, so that nothing is copied.
+        own[:] = cholesky(own.T, lower=True, overwrite_a=True, check_finite=False).T
+        own /= own.diagonal()[:, None].copy()
+    return np.swapaxes(lower, -1, -2)
 
 
 def _one_after_the_other(steps: Array, couplings: Array, lowest: int, highest: int) -> Array:

@@ -24,3 +24,8 @@ def textbook(weight: Any, scales: Any, moment: Any, *, lowest: int, highest: int
         inverse[place, place] = 1.0  # it is not read again
     better = [(e @ moment @ e) < (n @ moment @ n) for e, n in zip(steps - found, steps - nearest, strict=True)]
     return np.where(np.array(better)[:, None], found, nearest)
+
+
+def squared_errors(errors: Any, moment: Any) -> Any:
+    """E[(e x)^2] of errors e of rows, (..., rows, inputs), over inputs x of this second moment; (..., rows)."""
+    return ((errors @ moment) * errors).sum(axis=-1)

@@ -20,6 +20,8 @@ from autoquant.threads import one_blas_thread
 
 WAITING = 1 << 21
 """Bytes of rows that wait to be multiplied, at most, of each layer."""
+TOGETHER = 256
+"""Rows of a moment that are computed at once."""
 AxisOf = Callable[[int], Axis]
 """Gives how a kernel moves along an axis of so many values."""
 LARGEST = 8192
@@ -151,6 +153,7 @@ class InputMoments:
         self._sums: Array = np.zeros(self._about.shape)
         self._products: Array = np.zeros((len(rows), rows.shape[2], rows.shape[2]), np.float32)
         self._waiting: list[Array] = []
+        self._bytes = 0
         self.add(rows)
 
     @property
@@ -161,13 +164,14 @@ class InputMoments:
     def add(self, rows: Array) -> None:
         """See more rows."""
         self._waiting.append(rows - self._about)
-        if sum(one.nbytes for one in self._waiting) > WAITING:
+        self._bytes += rows.nbytes
+        if self._bytes > WAITING:
             self._multiply()
 
     @one_blas_thread()
     def _multiply(self) -> None:
         moved = np.concatenate(self._waiting, axis=1)
-        self._waiting = []
+        self._waiting, self._bytes = [], 0
         self._count += moved.shape[1]
         self._sums += moved.sum(axis=1, dtype=np.float64, keepdims=True)
         with np.errstate(over="ignore", invalid="ignore"):  # which the moment shows
@@ -178,8 +182,12 @@ class InputMoments:
         if self._waiting:
             self._multiply()
         mean = self._sums / self._count
-        found = self._products / np.float64(self._count) - mean.swapaxes(1, 2) * mean
-        if not centered:
-            mean += self._about
-            found += mean.swapaxes(1, 2) * mean
-        return np.asarray(found)
+        shifted = mean + self._about
+        found = self._products.astype(np.float64)
+        for start in range(0, found.shape[1], TOGETHER):  # all at once would take the memory of another moment
+            some = slice(start, start + TOGETHER)
+            found[:, some] /= np.float64(self._count)
+            found[:, some] -= mean.swapaxes(1, 2)[:, some] * mean
+            if not centered:
+                found[:, some] += shifted.swapaxes(1, 2)[:, some] * shifted
+        return found

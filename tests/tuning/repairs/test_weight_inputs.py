@@ -15,7 +15,7 @@ from autoquant.model.model import Model, known_constant
 from autoquant.model.open import prepare_graph
 from autoquant.quantization.affine import by_channel, from_channels
 from autoquant.targets.table import TARGETS, open_target
-from autoquant.tuning.repairs.weight_inputs import InputMoments, WeightInputs, weight_inputs
+from autoquant.tuning.repairs.weight_inputs import TOGETHER, InputMoments, WeightInputs, weight_inputs
 
 SAMPLES = 3
 
@@ -151,9 +151,10 @@ def test_rows_of_a_weight_are_put_back() -> None:
         np.testing.assert_array_equal(from_channels(by_channel(weight, axes), weight.shape, axes), weight)
 
 
-def test_moments_are_those_of_all_rows() -> None:
+@pytest.mark.parametrize("inputs", [5, TOGETHER + 5])
+def test_moments_are_those_of_all_rows(inputs: int) -> None:
     """Also where the mean is large, and the spread small."""
-    rows = (1000 + np.random.default_rng(0).normal(size=(2, 300, 5))).astype(np.float32)
+    rows = (1000 + np.random.default_rng(0).normal(size=(2, 300, inputs))).astype(np.float32)
     moments = InputMoments(rows[:, :100])
     moments.add(rows[:, 100:])
     exact = rows.astype(np.float64)

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from lite_networks import SavedLite
-from optimal_brain import textbook
+from optimal_brain import squared_errors, textbook
 from repair_bench import COUNT, LAYERS, STEPS, Bench, Untouchable, made_bench
 
 import autoquant
 from autoquant.calibration.plan import Plan
 from autoquant.errors import TrialError
 from autoquant.evaluation.engines.table import open_engine
-from autoquant.quantization.rounding import squared_errors
 from autoquant.targets.saved_graph import read_saved_graph
 from autoquant.targets.table import TARGETS
 from autoquant.tuning.repairs.weight_rounding import Rounder

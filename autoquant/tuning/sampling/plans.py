@@ -33,6 +33,9 @@ SPREAD = 0.6
 """By how much predictions of single layers are wrong before anything is measured, relative; one standard deviation."""
 MEASURING = 0.1
 """The same of the measured divergence of a plan, whose layers' divergences do not just add up."""
+OF_INPUTS = 1.0
+"""The same of all layers' inputs together, beside weights: rounding them well, which takes most of the error from
+weights, is not predicted."""
 FACTORS = (0.25, 4.0)
 """By how much a prediction is corrected at most."""
 MANY = 100
@@ -50,9 +53,9 @@ def with_best(parameters: Parameters, predictions: Predictions) -> Parameters:
 
 
 class Measured(NamedTuple):
-    """Trials by their places in the history, their drops, and what was predicted for each tunable at first.
+    """Trials by their places in the history, their drops, and what was predicted at first, by its parts.
 
-    Shapes (trials,), (trials,) and (trials, tunables).
+    Shapes (trials,), (trials,) and (trials, parts).
     """
 
     places: NDArray[np.intp]
@@ -86,11 +89,11 @@ class Plans:
 
     @cached_property
     def factors(self) -> Array:
-        """The factor of the predicted divergence of each tunable, fitted to trials whose drop is not far off."""
+        """The factor of each part of predicted divergences, fitted to trials whose drop is not far off."""
         places, drops, rows = self.measured
         divergences = self.history.facts["divergence"][places]
         near = ~np.isnan(divergences) & (np.abs(drops) < FAR * self.history.max_drop)
-        return corrections(rows[near], divergences[near])
+        return corrections(rows[near], divergences[near], inputs=self.table.inputs)
 
     def divergence(self, codes: Codes) -> float:
         """The predicted divergence of a plan, corrected."""
@@ -207,25 +210,29 @@ class Plans:
         return any(other.state is State.DONE for other in self.history.trials_of(trial.parameters))
 
 
-def corrections(parts: Array, measured: Array) -> Array:
-    """By which factor each tunable's predicted divergence is to be multiplied; shape (tunables,).
+def corrections(parts: Array, measured: Array, *, inputs: NDArray[np.bool_] | None = None) -> Array:
+    """By which factor each part of a predicted divergence is to be multiplied; shape (parts,).
 
-    `parts`, shape (trials, tunables), are the predicted divergences of the tunables that a trial had in INT8, 0 for the
-    others; `measured`, shape (trials,), above 0, is what was measured of the trial, in any unit: only ratios matter.
+    `parts`, shape (trials, parts), are the predicted divergences of what a trial had in INT8, 0 for the others;
+    `measured`, shape (trials,), above 0, is what was measured of the trial, in any unit: only ratios matter. `inputs`
+    are the parts that are of layers' inputs, where these are apart from their weights.
     """
+    size = parts.shape[1]
+    together = np.zeros(size) if inputs is None else np.where(inputs, OF_INPUTS, 0.0)
     sums = parts.sum(axis=1)
     use = (sums > 0.0) & (measured > 0.0)
     if not use.any():
-        return np.ones(parts.shape[1])
+        return np.ones(size)
     parts, sums = parts[use], sums[use]
     target = measured[use] / math.exp(float(np.mean(np.log(measured[use] / sums))))
     variance = (MEASURING * (target + sums)) ** 2
-    if len(parts) <= max(MANY, parts.shape[1]):
-        prior = SPREAD**2 * parts
+    if len(parts) <= max(MANY, size):
+        prior = SPREAD**2 * parts + np.outer(parts @ together, together)
         found = 1.0 + prior.T @ np.linalg.solve(prior @ parts.T + np.diag(variance), target - sums)
-    else:  # the same, of as many equations as there are tunables, not trials
+    else:  # the same, of as many equations as there are parts, not trials
         weighted = parts.T / variance
-        precision = weighted @ parts + np.eye(parts.shape[1]) / SPREAD**2
+        shared = np.outer(together, together) / (SPREAD**2 + together @ together)
+        precision = weighted @ parts + (np.eye(size) - shared) / SPREAD**2
         found = 1.0 + np.linalg.solve(precision, weighted @ (target - sums))
     return np.asarray(np.clip(found, *FACTORS))
 

@@ -73,7 +73,10 @@ class Coding:
 
     def int8(self, rows: Codes) -> Layers:
         """The switches that are on in one point, or in several; none of a layer in float."""
-        on = np.asarray(rows[..., self._switches] == self._on)
+        return self.meaningful(np.asarray(rows[..., self._switches] == self._on))
+
+    def meaningful(self, on: Layers) -> Layers:
+        """These switches without those of layers in float."""
         return np.asarray(on & on[..., self._layers])
 
     def with_int8(self, row: Codes, int8: Layers) -> Codes:

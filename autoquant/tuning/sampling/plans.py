@@ -36,6 +36,8 @@ MEASURING = 0.1
 OF_INPUTS = 1.0
 """The same of all layers' inputs together, beside weights: rounding them well, which takes most of the error from
 weights, is not predicted."""
+IN_VAIN = 0.01
+"""By what share of a plan's divergence 16 bits of a layer's activations are to lower it at least."""
 FACTORS = (0.25, 4.0)
 """By how much a prediction is corrected at most."""
 MANY = 100
@@ -118,6 +120,16 @@ class Plans:
     def cost_of(self, on: Layers) -> float:
         """The predicted divergence of these switches, over the floor."""
         return float(self.divergences[on].sum()) if self._shared is None else self._shared.cost_of(on)
+
+    def in_vain(self, on: Layers) -> bool:
+        """Whether a layer has activations of 16 bits that make next to no difference to the predicted divergence."""
+        if self._shared is None:
+            return False
+        cost, needs = self.cost_of(on), self._shared.needs
+        wide = np.flatnonzero(~on & on[needs] & (needs != np.arange(on.size)))
+        return any(
+            self.cost_of(on | (np.arange(on.size) == one)) - cost <= IN_VAIN * (self.floor + cost) for one in wide
+        )
 
     @cached_property
     def _shared(self) -> SharedKnapsack | None:

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoquant.tuning.sampling.coding import Codes, Coding, unchanged
+from autoquant.tuning.sampling.problem import bits_of
 from autoquant.tuning.sampling.shared_costs import SharedCost
 from autoquant.tuning.sensitivity.request import Prediction, Predictions
-from autoquant.tuning.study.space import ACTIVATION_BITS, Parameters, switch_of
+from autoquant.tuning.study.space import Parameters, switch_of
 
 Array = NDArray[np.float64]
 
@@ -55,7 +56,7 @@ class _Options:
             codes = tuple(coding.code(name, one.parameters[name]) for name in names)
             narrow.setdefault(codes, number_of(one.divergence))
             wide.setdefault(codes, min(number_of(one.divergence if one.wide is None else one.wide), narrow[codes]))
-        switch, bits = switch_of(tunable), _bits_of(tunable)
+        switch, bits = switch_of(tunable), bits_of(tunable)
         on = coding.code(switch, True) if switch in coding.place else None
         eight = coding.code(bits, 8) if bits in coding.switches else None
         places = tuple(coding.place[name] for name in names)
@@ -107,7 +108,7 @@ class PredictionTable:
         self._makers = {
             place[layer]: [place[one] for one in makers.get(layer, ()) if one in place] for layer in readers
         }
-        parts = place | {_bits_of(layer): number for number, layer in enumerate(readers, start=len(place))}
+        parts = place | {bits_of(layer): number for number, layer in enumerate(readers, start=len(place))}
         self.inputs = np.arange(len(parts)) >= len(place)
         self.switches = np.array([parts.get(name, -1) for name in coding.switches], dtype=np.intp)
         self._sharing = list(self._sharing_of(self._makers))
@@ -121,7 +122,7 @@ class PredictionTable:
         place = {name: number for number, name in enumerate(self._coding.switches)}
         for reader, others in makers.items():
             names = [self.tunables[one] for one in (reader, *others)]
-            yield tuple(dict.fromkeys(place.get(_bits_of(name), place.get(name, -1)) for name in names))
+            yield tuple(dict.fromkeys(place.get(bits_of(name), place.get(name, -1)) for name in names))
 
     def switch_costs(self, codes: Codes, factors: Array) -> Array:
         """Of each switch what it is predicted to add to the divergence of a point, times the factor of its part.
@@ -169,10 +170,6 @@ class PredictionTable:
             rounded = narrow[reader] or any(narrow[maker] for maker in makers)
             found.append(self._options[reader].of_input(listed) if rounded else 0.0)
         return found
-
-
-def _bits_of(layer: str) -> str:
-    return f"{layer}:{ACTIVATION_BITS}"
 
 
 def number_of(divergence: float) -> float:

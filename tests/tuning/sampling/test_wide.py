@@ -59,6 +59,23 @@ def test_settings_of_a_layer_with_sixteen_bits_are_tried_where_its_weight_differ
     assert {move.changed for move in alternatives(plans)} == {f"{layer}:act_algo r1" for layer in tried}
 
 
+def test_a_layer_that_fails_gets_sixteen_bits_then_float() -> None:
+    """And nothing else is tried that has it as it failed."""
+    problem, sampler = wide_chain(EVEN), open_sampler("guided", wide_chain(EVEN), seed=0)
+    trials: list[Trial] = []
+    for failing in (True, True, False):
+        suggestion = sampler(trials)
+        assert suggestion is not None
+        facts = {"failure": "no scale", "at_fault": "c"} if failing else {"drop": 0.1, "within": False}
+        trials.append(trial_of(suggestion, len(trials), State.FAILED if failing else State.DONE, **facts))
+    assert [sorted(problem.wide(one.parameters)) for one in trials] == [[], ["c"], []]
+    assert [problem.is_integer("c", one.parameters) for one in trials] == [True, True, False]
+    infeasible = plans_of(problem, trials[0]).infeasible
+    coding, point = infeasible.history.coding, trials[0].parameters
+    assert infeasible.excludes(coding.encode({**point, bits_of("a"): 16}))
+    assert not infeasible.excludes(coding.encode({**point, bits_of("c"): 16}))
+
+
 @pytest.mark.parametrize("may_be_float", [True, False])
 def test_what_sixteen_bits_of_all_keep_is_within_after_few_trials(may_be_float: bool) -> None:
     """INT8 is ten times too bad, and four times as bad as predicted beside weights; half of that is too much."""

@@ -18,17 +18,25 @@ def cells(row: str) -> list[str]:
 
 def test_a_table_has_a_row_for_each_search() -> None:
     known: dict[str, Any] = {"model": "mid", "tolerance": "0.1%", "seed": 0, "max_drop": 0.00085275, "images": 9000}
-    missed = dict.fromkeys(("int8", "wide_layers", "in_float", "conversions", "bytes", "latency", "drop"))
-    counts = {"int8": 11, "wide_layers": 2, "in_float": 1, "conversions": 4, "bytes": 60_000, "latency": 1.4}
+    missed = dict.fromkeys((*wide_activations.COUNTS, "bytes", "latency", "drop"))
+    counts = {
+        "int8": 11,
+        "wide_layers": 2,
+        "in_float": 1,
+        "objective": 0.1,
+        "conversions": 4,
+        "bytes": 60_000,
+        "latency": 1.4,
+    }
     found = [
         {**known, **counts, "wide": True, "drop": 0.0005, "trials": 7, "cpu": 31.0},
         {**known, **missed, "wide": False, "trials": 40, "cpu": 90.0},
     ]
     head, _, narrow, wide = map(cells, wide_activations.table(found))
     assert head == list(wide_activations.HEADINGS)
-    assert narrow == ["mid", "0.1%", "0", "8", *["-"] * 5, "0.0008527", "-", "-", "9000", "40", "90.0"]
-    assert wide[3:9] == ["8, 16", "11", "2", "1", "4", "0.0005"]
-    assert wide[10:] == ["60000", "1.4", "9000", "7", "31.0"]
+    assert narrow == ["mid", "0.1%", "0", "8", *["-"] * 6, "0.0008527", "-", "-", "9000", "40", "90.0"]
+    assert wide[3:10] == ["8, 16", "11", "2", "1", "0.1", "4", "0.0005"]
+    assert wide[11:] == ["60000", "1.4", "9000", "7", "31.0"]
 
 
 @pytest.mark.usefixtures("tensorflow")

@@ -3,12 +3,13 @@
     python tests/benchmarks/wide_activations.py DATA_FOLDER RESULTS.jsonl [--cases bed,fsrcnn,...] [--seeds 0,1]
         [--max-trials N] [--networks FOLDER] [--runs FOLDER]
 
-Cases are some of last_tenth.py, and two networks of the model zoo. Both searches of a case have the same space, but for
-`activation_bits = [8, 16]`. Networks are made once for a folder of networks; --runs keeps the folders of the searches.
-Each search is a line of JSON, appended when it ends; one that RESULTS already has is not repeated. The table has a row
-for each: layers in INT8, in 16x8 and in float, conversions, the drop of the metric beside the largest within tolerance,
-the bytes of the file, its latency relative to the float .tflite (batch 1, one thread), evaluated samples (the baseline
-not counted), trials, and CPU seconds of the process.
+Cases are some of last_tenth.py, and two networks of the model zoo. Both searches of a case have the same space, but
+for `activation_bits = [8, 16]`. Networks are made once for a folder of networks; --runs keeps the folders of the
+searches. Each search is a line of JSON, appended when it ends; one that RESULTS already has is not repeated. The
+table has a row for each: layers in INT8, in 16x8 and in float, the objective (multiply-adds in float, and half of
+those in 16x8, as a share of all), conversions, the drop of the metric beside the largest within tolerance, the bytes
+of the file, its latency relative to the float .tflite (batch 1, one thread), evaluated samples (the baseline not
+counted), trials, and CPU seconds of the process.
 """
 
 from __future__ import annotations
@@ -39,8 +40,11 @@ TOLERANCES = {"mid": "0.1%", "fsrcnn": "0.1", "espcn": "0.1", **AGREEING}
 CHOICE = "[layer]\nactivation_bits = [8, 16]\n"
 KEY = ("model", "wide", "tolerance", "seed", "max_trials")
 """What distinguishes a search from others."""
+COUNTS = ("int8", "wide_layers", "in_float", "objective", "conversions")
+"""What is written of a plan."""
 HEADINGS = (
-    *("model", "tolerance", "seed", "bits", "INT8", "16x8", "float", "conversions", "drop", "largest within"),
+    *("model", "tolerance", "seed", "bits", "INT8", "16x8", "float", "objective", "conversions", "drop"),
+    "largest within",
     *("bytes", "latency", "images", "trials", "CPU s"),
 )
 
@@ -78,11 +82,15 @@ def facts_of(result: SearchResult) -> dict[str, Any]:
     """What is written of a search; the numbers of its best plan are null where nothing was within tolerance."""
     best, latency = result.best, result.latency
     met = best is not None and best.meets(result.max_drop)
-    found: dict[str, Any] = dict.fromkeys(("int8", "wide_layers", "in_float", "conversions", "bytes", "latency"))
+    found: dict[str, Any] = dict.fromkeys((*COUNTS, "bytes", "latency"))
     if best is not None and met and result.model is not None:
         in_float = result.layers - best.int8_layers - best.int16_layers
         found |= {"int8": best.int8_layers, "wide_layers": best.int16_layers, "in_float": in_float}
-        found |= {"conversions": best.qdq_ops, "bytes": result.model.stat().st_size}
+        found |= {
+            "objective": round(best.objective, 4),
+            "conversions": best.qdq_ops,
+            "bytes": result.model.stat().st_size,
+        }
         found["latency"] = None if latency is None else round(1.0 / latency.models[-1].speed.median, 3)
     images = sum(trial.samples for trial in result.trials)
     scores = {"drop": result.drop, "max_drop": result.max_drop}
@@ -94,7 +102,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "| " + " | ".join(HEADINGS) + " |"
     yield "|" + "---|" * len(HEADINGS)
     for one in sorted(found, key=lambda one: (one["model"], one["seed"], one["wide"])):
-        counts = [one[name] for name in ("int8", "wide_layers", "in_float", "conversions")]
+        counts = [one[name] for name in COUNTS]
         cells = [one["model"], one["tolerance"], one["seed"], "8, 16" if one["wide"] else "8", *counts]
         cells += ["-" if one["drop"] is None else f"{one['drop']:.4g}", f"{one['max_drop']:.4g}"]
         cells += [one[name] for name in ("bytes", "latency", "images", "trials", "cpu")]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from guided_problems import Synthetic
 
-from autoquant.tuning.sampling.problem import bits_of, int8_of
+from autoquant.tuning.sampling.problem import bits_of, gain_of, int8_of
 from autoquant.tuning.sensitivity.request import Prediction
 from autoquant.tuning.study.space import Choice, Parameters, switch_of
 
@@ -36,6 +36,15 @@ class WideChain(Synthetic):
         found: dict[str, tuple[Choice, ...]] = {switch_of(layer): (True, False) for layer in self.layers}
         found |= {bits_of(layer): (8, 16) for layer in self.chain}
         return found | {f"{layer}:act_algo": tuple(own) for layer, own in self.true.items() if len(own) > 1}
+
+    @property
+    def lowest(self) -> float:
+        """In float all is 1; 16 bits of all layers gain half."""
+        gained = sum(self.gains.values())
+        return 1.0 - (gained if self.may_be_float else 2.0 * gained)
+
+    def objective(self, parameters: Parameters) -> float:
+        return self.lowest + sum(self.gains.values()) - gain_of(int8_of(parameters, self), self)
 
     @property
     def makers(self) -> Mapping[str, tuple[str, ...]]:

@@ -109,8 +109,7 @@ def knapsacks(plans: Plans) -> Iterator[Move]:
         if int8 is not None:
             found.append(int8)
     for int8 in reversed(found):
-        if int8.any():
-            yield from _moves(plans, plans.plan(int8))
+        yield from _moves(plans, plans.plan(int8))
 
 
 def float_choices(plans: Plans) -> Iterator[Move]:

@@ -15,7 +15,7 @@ import numpy as np
 from autoquant.calibration.plan import Plan
 from autoquant.errors import IN_FLOAT, PlanError, did_you_mean
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.targets.litert_operators import INT8_ENDS, SHAPE_READERS, all_data, quantizable, widenable
+from autoquant.targets.litert_operators import INT8_ENDS, SHAPE_READERS, all_data, data_of, quantizable, widenable
 
 Cost = TypeVar("Cost", int, float)
 INT8, FLOAT, WIDE = 0, 1, 1
@@ -79,6 +79,24 @@ def integer_operators(lite: LiteGraph, plan: Plan, io: str) -> Mapping[int, int]
     powers = any(settings.power_of_two for settings in plan.int8.values())
     wide = _widened(lite, operators, bits, io, without=POWERS_NARROW if powers else frozenset())
     return {index: 16 if index in wide else 8 for index in sorted(operators)}
+
+
+def narrow_inputs(lite: LiteGraph, plan: Plan, io: str) -> frozenset[str]:
+    """The layers with activations of 16 bits whose input has only 8, as an operator before them that is no layer has.
+
+    So has the model's input of type int8.
+    """
+    layers = frozenset(lite.layers.values())
+    wide = {name for name, settings in plan.int8.items() if settings.activation_bits == 16}
+    operators = integer_operators(lite, plan, io) if wide else {}
+
+    def is_narrow(tensor: int) -> bool:
+        maker = lite.makers.get(tensor)
+        return io == INT8_ENDS if maker is None else maker not in layers and operators.get(maker) == 8
+
+    return frozenset(
+        name for name in wide if any(map(is_narrow, data_of(lite, lite.operators[lite.layers[name]].inputs)))
+    )
 
 
 def _widened(

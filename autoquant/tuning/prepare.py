@@ -313,6 +313,7 @@ class Preparation:
             on_progress=self._later("sensitivity of layers", optional=True),
             warn=self._warn,
             between=builder.measure_between,
+            narrow_inputs=_narrow_inputs(inputs),
         )
 
     def _sampler(self, measured: _Measured, objective: Objective, predictor: Predictor, *, startup: int) -> Sampler:
@@ -355,6 +356,15 @@ def _makers(model: Model) -> Mapping[str, Collection[str]]:
     from autoquant.targets.litert_finder import makers_of
 
     return makers_of(model.program)
+
+
+def _narrow_inputs(inputs: Inputs) -> Collection[str]:
+    """The layers of a .tflite that read 8 bits in every plan."""
+    if not isinstance(inputs.model.program, LiteGraph):
+        return frozenset()
+    from autoquant.targets.litert_assignment import narrow_inputs
+
+    return narrow_inputs(inputs.model.program, inputs.space.widest, inputs.request.io)
 
 
 def _reserve(measured: _Measured, clock: Clock) -> float:

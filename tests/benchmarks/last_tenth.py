@@ -66,6 +66,9 @@ HEADINGS = (
 )
 
 
+Facts = Callable[[SearchResult], Mapping[str, Any]]
+
+
 @dataclass(frozen=True)
 class Task:
     """A model with its data, and the tolerances that it is to keep."""
@@ -130,8 +133,8 @@ def _vit(data: Path, folder: Path) -> Iterator[Task]:
     yield Task("vit", made.model, made.evaluation, {"all": made.calibration}, ("0.3%",))
 
 
-def searched(task: Task, key: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of one search, in a folder that is removed."""
+def searched(task: Task, key: Mapping[str, Any], facts: Facts | None = None, run: Path | None = None) -> dict[str, Any]:
+    """The facts of one search, those of `facts_of` unless others are wanted; its folder is `run`, or is removed."""
     begin = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         result = autoquant.search(
@@ -139,11 +142,12 @@ def searched(task: Task, key: Mapping[str, Any]) -> dict[str, Any]:
             task.data,
             calibration=task.calibration[key["calibration"]],
             certify="none",
-            run=Path(folder) / "run",
+            run=run or Path(folder) / "run",
             **{name: key[name] for name in ("target", "tolerance", "sampler", "seed", "max_trials")},
             **task.options,
         )
-    return {**key, **facts_of(result), "cpu": round(time.process_time() - begin, 1)}
+        spent = round(time.process_time() - begin, 1)
+        return {**key, **(facts or facts_of)(result), "cpu": spent}
 
 
 def facts_of(result: SearchResult) -> dict[str, Any]:

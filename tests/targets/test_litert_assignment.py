@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.model.litert import flatbuffer
 from autoquant.model.litert.graph import LiteGraph
-from autoquant.targets.litert_assignment import Conversion, assign_integers, conversions, integer_operators
+from autoquant.targets.litert_assignment import (
+    Conversion,
+    assign_integers,
+    conversions,
+    integer_operators,
+    narrow_inputs,
+)
 
 LAYER, FREE, UNABLE, SHAPE = "AVERAGE_POOL_2D", "CONCATENATION", "FLOOR", "SHAPE"
 """A layer, an operator about which there is a choice, one without integer kernels, one that reads a shape."""
@@ -174,3 +180,11 @@ def test_small_graphs_by_hand(
 def test_a_weight_that_is_no_layer_s_stays_in_float() -> None:
     lite = graph([(LAYER, [0]), ("CONV_2D", [1]), (FREE, [2])], [3])
     assert assign_integers(lite, (), "float32") == {0}
+
+
+def test_behind_an_operator_without_16_bits_a_layer_reads_8() -> None:
+    lite = graph([(LAYER, [0]), (NARROW, [1]), (LAYER, [2]), (FREE, [3]), (LAYER, [4])], [5])
+    plan = Plan({name: LayerPlan(activation_bits=16) for name in lite.layers})
+    assert narrow_inputs(lite, plan, "float32") == {"l2"}
+    assert narrow_inputs(lite, plan, "int8") == {"l0", "l2"}
+    assert not narrow_inputs(lite, Plan(dict.fromkeys(lite.layers, LayerPlan())), "int8")

@@ -27,7 +27,8 @@ class Coding:
     """How the points of a search are coded.
 
     `names` are the dimensions, `switches` what can be in INT8 or not, by name. `whole` are the places of dimensions of
-    the whole model, `settings` those of all dimensions but the switches.
+    the whole model, `settings` those of all dimensions but the switches; `layers` has for each switch the place of its
+    layer's, or its own.
     """
 
     def __init__(self, choices: Choices) -> None:
@@ -50,7 +51,7 @@ class Coding:
         self.settings = _places(place for place in range(len(self.names)) if place not in switches)
         number = {name: place for place, name in enumerate(self.switches)}
         self._owners = _places(number.get(unit_of(self.names[place]), len(number)) for place in self.settings)
-        self._layers = _places(number.get(switch.layer, number[name]) for name, switch in self.switches.items())
+        self.layers = _places(number.get(switch.layer, number[name]) for name, switch in self.switches.items())
 
     def encode(self, point: Parameters) -> Codes:
         """The row of a point."""
@@ -73,8 +74,11 @@ class Coding:
 
     def int8(self, rows: Codes) -> Layers:
         """The switches that are on in one point, or in several; none of a layer in float."""
-        on = np.asarray(rows[..., self._switches] == self._on)
-        return np.asarray(on & on[..., self._layers])
+        return self.meaningful(np.asarray(rows[..., self._switches] == self._on))
+
+    def meaningful(self, on: Layers) -> Layers:
+        """These switches without those of layers in float."""
+        return np.asarray(on & on[..., self.layers])
 
     def with_int8(self, row: Codes, int8: Layers) -> Codes:
         """The same point with just these switches on."""
@@ -87,7 +91,7 @@ class Coding:
         row = self.encode(parameters)
         on = self.int8(row)
         row[self.settings[~self.relevant(on)]] = SAME
-        row[self._switches[~on & ~on[self._layers]]] = SAME
+        row[self._switches[~on & ~on[self.layers]]] = SAME
         return row.tobytes()
 
     def relevant(self, int8: Layers) -> Layers:

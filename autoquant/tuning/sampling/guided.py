@@ -14,7 +14,7 @@ from autoquant.tuning.sampling.history import THRESHOLD, History
 from autoquant.tuning.sampling.moves import next_float_choice, next_move, remaining_gain
 from autoquant.tuning.sampling.plans import Plans, with_best
 from autoquant.tuning.sampling.predictions import PredictionTable
-from autoquant.tuning.sampling.problem import COSTLY, globals_of, int8_of, start_of
+from autoquant.tuning.sampling.problem import COSTLY, Switch, bits_of, globals_of, int8_of, start_of
 from autoquant.tuning.sampling.race import FEW, changed_words, race
 from autoquant.tuning.study.space import Parameters, Suggestion, all_int8_words, switch_of
 from autoquant.tuning.study.trial import State, Trial
@@ -89,14 +89,19 @@ def _predicted(history: History, winner: Parameters, near: Sequence[Parameters],
 
 
 def _reference(history: History) -> Parameters:
-    """The all-INT8 start, minus layers that caused it to fail."""
+    """The all-INT8 start, but for layers that caused it to fail: with 16 bits, where there is that choice, or float."""
     point = start_of(history.problem)
     while True:
         faults = {trial.at_fault for trial in history.trials_of(point) if trial.state is State.FAILED}
         faults &= int8_of(point, history.problem)
         if not faults:
             return point
-        point = {**point, **{switch_of(layer): False for layer in faults}}
+        wide = {layer for layer in faults if point.get(bits_of(layer)) == 8}
+        point = {
+            **point,
+            **{bits_of(layer): 16 for layer in wide},
+            **{switch_of(layer): False for layer in faults - wide},
+        }
 
 
 def _start(history: History, reference: Parameters) -> Suggestion | None:
@@ -211,11 +216,17 @@ def _halve(plans: Plans) -> Suggestion | None:
         codes = plans.plan(chosen)
         point = plans.history.coding.decode(codes)
         if not plans.history.already_known(point) and not plans.infeasible.excludes(codes):
-            on = [switch.on is True for switch in compress(plans.history.coding.switches.values(), chosen)]
-            wide = ", activations of {} of them" if len(on) > sum(on) else ""
-            what = f"the {sum(on)} layers{wide.format(len(on) - sum(on))} of least predicted divergence in INT8"
+            what = _least_words(list(compress(plans.history.coding.switches.values(), plans.history.int8_of(point))))
             return Suggestion(point, f"nothing within tolerance yet: {what}", "halving")
     return None
+
+
+def _least_words(on: Sequence[Switch]) -> str:
+    """What is in INT8, in words."""
+    layers = sum(switch.on is True for switch in on)
+    words = [f"{layers} layers" if layers else "", f"activations of {len(on) - layers}" if len(on) > layers else ""]
+    kept = " and ".join(filter(None, words))
+    return f"the {kept} of least predicted divergence in INT8" if kept else "nothing in INT8 that need not be"
 
 
 def _rescore_undecided(plans: Plans) -> Suggestion | None:

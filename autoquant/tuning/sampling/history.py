@@ -154,7 +154,7 @@ class History:
         return sum(compress(gains, int8[order].tolist()))
 
     def gain_over_incumbent(self, int8: Layers) -> float:
-        """What these layers in INT8 gain more than the incumbent, or than none of them where there is no incumbent."""
+        """What these switches gain more than the incumbent, or than the model in float where there is no incumbent."""
         return self.gain_of(int8) - self._incumbent_gain
 
     def improves(self, int8: Layers) -> bool:
@@ -217,7 +217,15 @@ class History:
 
     @cached_property
     def _incumbent_gain(self) -> float:
-        return 0.0 if self.incumbent is None else self.gain_of(self.int8_of(self.incumbent.parameters))
+        return -self._always if self.incumbent is None else self.gain_of(self.int8_of(self.incumbent.parameters))
+
+    @cached_property
+    def _always(self) -> float:
+        """What 16 bits of layers gain that may not be in float, but have that choice."""
+        switches = self.coding.switches
+        if all(switch.layer in switches for switch in switches.values()):
+            return 0.0
+        return max(1.0 - self.problem.lowest - self.total_gain, 0.0)
 
     @cached_property
     def _gains_by_name(self) -> tuple[NDArray[np.intp], list[float]]:

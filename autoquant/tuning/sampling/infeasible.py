@@ -86,7 +86,7 @@ class Infeasible:
         for row, layer in self._faults.items():
             own = history.coding.own(layer)
             if (history.codes[row, own] == codes[own]).all():
-                found[row] = np.arange(cuts.shape[1]) == layer
+                found[row] = cuts[row] & (history.coding.layers == layer)
         return np.array([found[row] for row in sorted(found)], dtype=np.bool_).reshape(len(found), cuts.shape[1])
 
     def _same(self, codes: Codes) -> Flags:

@@ -19,7 +19,7 @@ from autoquant.tuning.sampling.coding import SAME, Codes, Layers
 from autoquant.tuning.sampling.infeasible import Cuts
 from autoquant.tuning.sampling.plans import Plans
 from autoquant.tuning.sampling.predictions import number_of
-from autoquant.tuning.sampling.problem import Switch, int8_of
+from autoquant.tuning.sampling.problem import Switch, bits_of, int8_of
 from autoquant.tuning.sensitivity.request import Prediction
 from autoquant.tuning.study.space import Suggestion
 
@@ -109,30 +109,30 @@ def knapsacks(plans: Plans) -> Iterator[Move]:
         if int8 is not None:
             found.append(int8)
     for int8 in reversed(found):
-        if int8.any():
-            yield from _moves(plans, plans.plan(int8))
+        yield from _moves(plans, plans.plan(int8))
 
 
 def float_choices(plans: Plans) -> Iterator[Move]:
-    """The plans with a single layer in float, and in small networks with two."""
+    """The plans with a single layer in float, or with 16 bits that make a difference; in small networks with two."""
     most = np.isfinite(plans.divergences) & (plans.gains > 0.0)
-    layers = np.flatnonzero(most).tolist()
-    if is_small(plans):
-        for in_float in (*combinations(layers, 1), *combinations(layers, 2)):
-            int8 = most.copy()
-            int8[list(in_float)] = False
-            yield from _moves(plans, plans.plan(int8))
-        return
-    total, gain = plans.floor + plans.cost_of(most), plans.history.gain_of(most)
+    switches = np.flatnonzero(most).tolist()
+    ways = [*combinations(switches, 1), *(combinations(switches, 2) if is_small(plans) else ())]
+    found = [_without(plans, most, off) for off in ways]
+    useful = [int8 for int8 in found if not plans.in_vain(int8)]
 
-    def rank(layer: int) -> float:
-        chance = plans.curve.chance(total - plans.divergences[layer])
-        return -worth_of(gain - float(plans.gains[layer]), chance)
+    def rank(int8: Layers) -> float:
+        chance = plans.curve.chance(plans.floor + plans.cost_of(int8))
+        return -worth_of(float(plans.gains[int8].sum()), chance)
 
-    for layer in sorted(layers, key=rank)[:SINGLES]:
-        int8 = most.copy()
-        int8[layer] = False
+    for int8 in useful if is_small(plans) else sorted(useful, key=rank)[:SINGLES]:
         yield from _moves(plans, plans.plan(int8))
+
+
+def _without(plans: Plans, int8: Layers, off: Collection[int]) -> Layers:
+    """The same without these switches, and without what means nothing then."""
+    fewer = int8.copy()
+    fewer[list(off)] = False
+    return plans.history.coding.meaningful(fewer)
 
 
 def alternatives(plans: Plans) -> Iterator[Move]:
@@ -151,10 +151,28 @@ def alternatives(plans: Plans) -> Iterator[Move]:
         more = int8.copy()
         more[layer] = True
         for tunable in dict.fromkeys(switches[place].layer for place in (layer, *worst)):
-            for prediction in plans.table.predictions.get(tunable, ()):
+            for prediction in _different(plans, tunable, more):
                 if math.isfinite(prediction.divergence):
                     words = ", ".join(f"{name} {value}" for name, value in prediction.parameters.items())
                     yield from _moves(plans, coding.changed(plans.plan(more), prediction.parameters), changed=words)
+
+
+def _different(plans: Plans, tunable: str, int8: Layers) -> Iterator[Prediction]:
+    """The settings of a tunable; with activations of 16 bits those that make a difference then, as ranges do not."""
+    predictions, switches = plans.table.predictions.get(tunable, ()), list(plans.history.coding.switches)
+    if bits_of(tunable) not in switches or int8[switches.index(bits_of(tunable))]:
+        yield from predictions
+        return
+    seen = {_wide_words(one) for one in predictions if one.parameters.items() <= plans.base.items()}
+    for one in predictions:
+        if _wide_words(one) not in seen:
+            seen.add(_wide_words(one))
+            yield one
+
+
+def _wide_words(prediction: Prediction) -> str:
+    """The divergence with 16 bits, to two digits."""
+    return "" if prediction.wide is None else f"{prediction.wide:.1e}"
 
 
 def _completing(cuts: Cuts, int8: Layers) -> Layers:

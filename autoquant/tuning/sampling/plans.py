@@ -35,6 +35,11 @@ SPREAD = 0.6
 """By how much predictions of single layers are wrong before anything is measured, relative; one standard deviation."""
 MEASURING = 0.1
 """The same of the measured divergence of a plan, whose layers' divergences do not just add up."""
+OF_INPUTS = 1.0
+"""The same of all layers' inputs together, beside weights: rounding them well, which takes most of the error from
+weights, is not predicted."""
+IN_VAIN = 0.01
+"""By what share of a plan's divergence 16 bits of a layer's activations are to lower it at least."""
 FACTORS = (0.25, 4.0)
 """By how much a prediction is corrected at most."""
 MANY = 100
@@ -52,9 +57,9 @@ def with_best(parameters: Parameters, predictions: Predictions) -> Parameters:
 
 
 class Measured(NamedTuple):
-    """Trials by their places in the history, their drops, and what was predicted for each tunable at first.
+    """Trials by their places in the history, their drops, and what was predicted at first, by its parts.
 
-    Shapes (trials,), (trials,) and (trials, tunables).
+    Shapes (trials,), (trials,) and (trials, parts).
     """
 
     places: NDArray[np.intp]
@@ -88,11 +93,11 @@ class Plans:
 
     @cached_property
     def factors(self) -> Array:
-        """The factor of the predicted divergence of each tunable, fitted to trials whose drop is not far off."""
+        """The factor of each part of predicted divergences, fitted to trials whose drop is not far off."""
         places, drops, rows = self.measured
         divergences = self.history.facts["divergence"][places]
         near = ~np.isnan(divergences) & (np.abs(drops) < FAR * self.history.max_drop)
-        return corrections(rows[near], divergences[near])
+        return corrections(rows[near], divergences[near], inputs=self.table.inputs)
 
     def divergence(self, codes: Codes) -> float:
         """The predicted divergence of a plan, corrected."""
@@ -117,6 +122,16 @@ class Plans:
     def cost_of(self, on: Layers) -> float:
         """The predicted divergence of these switches, over the floor."""
         return float(self.divergences[on].sum()) if self._shared is None else self._shared.cost_of(on)
+
+    def in_vain(self, on: Layers) -> bool:
+        """Whether a layer has activations of 16 bits that make next to no difference to the predicted divergence."""
+        if self._shared is None:
+            return False
+        cost, needs = self.cost_of(on), self._shared.needs
+        wide = np.flatnonzero(~on & on[needs] & (needs != np.arange(on.size)))
+        return any(
+            self.cost_of(on | (np.arange(on.size) == one)) - cost <= IN_VAIN * (self.floor + cost) for one in wide
+        )
 
     @cached_property
     def _shared(self) -> SharedKnapsack | None:
@@ -211,25 +226,29 @@ class Plans:
 
 
 @one_blas_thread()
-def corrections(parts: Array, measured: Array) -> Array:
-    """By which factor each tunable's predicted divergence is to be multiplied; shape (tunables,).
+def corrections(parts: Array, measured: Array, *, inputs: NDArray[np.bool_] | None = None) -> Array:
+    """By which factor each part of a predicted divergence is to be multiplied; shape (parts,).
 
-    `parts`, shape (trials, tunables), are the predicted divergences of the tunables that a trial had in INT8, 0 for the
-    others; `measured`, shape (trials,), above 0, is what was measured of the trial, in any unit: only ratios matter.
+    `parts`, shape (trials, parts), are the predicted divergences of what a trial had in INT8, 0 for the others;
+    `measured`, shape (trials,), above 0, is what was measured of the trial, in any unit: only ratios matter. `inputs`
+    are the parts that are of layers' inputs, where these are apart from their weights.
     """
+    size = parts.shape[1]
+    together = np.zeros(size) if inputs is None else np.where(inputs, OF_INPUTS, 0.0)
     sums = parts.sum(axis=1)
     use = (sums > 0.0) & (measured > 0.0)
     if not use.any():
-        return np.ones(parts.shape[1])
+        return np.ones(size)
     parts, sums = parts[use], sums[use]
     target = measured[use] / math.exp(float(np.mean(np.log(measured[use] / sums))))
     variance = (MEASURING * (target + sums)) ** 2
-    if len(parts) <= max(MANY, parts.shape[1]):
-        prior = SPREAD**2 * parts
+    if len(parts) <= max(MANY, size):
+        prior = SPREAD**2 * parts + np.outer(parts @ together, together)
         found = 1.0 + prior.T @ solve(prior @ parts.T + np.diag(variance), target - sums, assume_a="pos")
-    else:  # the same, of as many equations as there are tunables, not trials
+    else:  # the same, of as many equations as there are parts, not trials
         weighted = parts.T / variance
-        precision = weighted @ parts + np.eye(parts.shape[1]) / SPREAD**2
+        shared = np.outer(together, together) / (SPREAD**2 + together @ together)
+        precision = weighted @ parts + (np.eye(size) - shared) / SPREAD**2
         found = 1.0 + solve(precision, weighted @ (target - sums), assume_a="pos")
     return np.asarray(np.clip(found, *FACTORS))
 

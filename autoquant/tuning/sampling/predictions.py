@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoquant.tuning.sampling.coding import Codes, Coding, unchanged
+from autoquant.tuning.sampling.problem import bits_of
 from autoquant.tuning.sampling.shared_costs import SharedCost
 from autoquant.tuning.sensitivity.request import Prediction, Predictions
-from autoquant.tuning.study.space import ACTIVATION_BITS, Parameters, switch_of
+from autoquant.tuning.study.space import Parameters, switch_of
 
 Array = NDArray[np.float64]
 
@@ -55,7 +56,7 @@ class _Options:
             codes = tuple(coding.code(name, one.parameters[name]) for name in names)
             narrow.setdefault(codes, number_of(one.divergence))
             wide.setdefault(codes, min(number_of(one.divergence if one.wide is None else one.wide), narrow[codes]))
-        switch, bits = switch_of(tunable), f"{tunable}:{ACTIVATION_BITS}"
+        switch, bits = switch_of(tunable), bits_of(tunable)
         on = coding.code(switch, True) if switch in coding.place else None
         eight = coding.code(bits, 8) if bits in coding.switches else None
         places = tuple(coding.place[name] for name in names)
@@ -67,19 +68,17 @@ class _Options:
         return self._is_on(codes) and (self.bits is None or codes[self.bits] == self.eight)
 
     def divergence(self, codes: Sequence[int]) -> float:
-        """The divergence with these codes of all dimensions, 0 in float."""
-        if not self._is_on(codes):
-            return 0.0
-        return (self.narrow if self.is_int8(codes) else self.wide).of(self.key(codes))
+        """The divergence with these codes of all dimensions, 0 in float; with 16 bits where it has that choice."""
+        return self.of_layer(codes) if self._is_on(codes) else 0.0
 
-    def of_weight(self, codes: Sequence[int]) -> float:
-        """The divergence with these settings and activations of 16 bits."""
-        return self.wide.of(self.key(codes))
+    def of_layer(self, codes: Sequence[int]) -> float:
+        """The same in INT8."""
+        return (self.narrow if self.bits is None else self.wide).of(self.key(codes))
 
     def of_input(self, codes: Sequence[int]) -> float:
-        """What 8 bits of what it reads cost on top of that."""
+        """What 8 bits of what it reads cost on top of 16."""
         narrow = self.narrow.of(self.key(codes))
-        return narrow if math.isinf(narrow) else narrow - self.of_weight(codes)
+        return narrow if math.isinf(narrow) else narrow - self.wide.of(self.key(codes))
 
     def _is_on(self, codes: Sequence[int]) -> bool:
         return self.switch is None or codes[self.switch] == self.on
@@ -92,8 +91,10 @@ class _Options:
 class PredictionTable:
     """The `predictions` under the same settings of the whole model.
 
-    `tunables` are theirs; `switches` has for each switch the place of its tunable, -1 where it has none. `makers` gives
-    for layers with a choice of 16 bits those that make what they read, which is of 8 bits where any of them is INT8.
+    Divergences have parts: one for each of the `tunables`, and one for the input of each that has a choice of 16 bits,
+    which `inputs`, shape (parts,), is true of; `switches` has for each switch the place of its part, -1 where it has
+    none. `makers` gives for layers with that choice those that make what they read, which is of 8 bits where any of
+    them is INT8.
     """
 
     def __init__(
@@ -102,44 +103,43 @@ class PredictionTable:
         self.predictions, self.tunables = predictions, tuple(predictions)
         place = {tunable: number for number, tunable in enumerate(self.tunables)}
         self._coding = coding
-        own = [place.get(switch.layer, -1) for switch in coding.switches.values()]
-        self.switches = np.array(own, dtype=np.intp)
         self._options = [_Options.of(tunable, each, coding) for tunable, each in predictions.items()]
-        self._always = np.isin(np.arange(len(self.tunables)), self.switches, invert=True)
-        self._points: Sequence[Parameters] = ()
-        self._rows = np.zeros((0, len(self.tunables)))
+        readers = [layer for layer in self.tunables if self._options[place[layer]].bits is not None]
         self._makers = {
-            place[layer]: [place[one] for one in makers.get(layer, ()) if one in place]
-            for layer in place
-            if self._options[place[layer]].bits is not None
+            place[layer]: [place[one] for one in makers.get(layer, ()) if one in place] for layer in readers
         }
+        parts = place | {bits_of(layer): number for number, layer in enumerate(readers, start=len(place))}
+        self.inputs = np.arange(len(parts)) >= len(place)
+        self.switches = np.array([parts.get(name, -1) for name in coding.switches], dtype=np.intp)
+        self._sharing = list(self._sharing_of(self._makers))
+        self._always = np.isin(np.arange(len(parts)), self.switches, invert=True)
+        self._always[self.inputs] = [min(switches) < 0 for switches in self._sharing]
+        self._points: Sequence[Parameters] = ()
+        self._rows = np.zeros((0, len(parts)))
+
+    def _sharing_of(self, makers: Mapping[int, Sequence[int]]) -> Iterator[tuple[int, ...]]:
+        """For each input the switches any of which makes it 8 bits, by their places; -1 for what always does."""
+        place = {name: number for number, name in enumerate(self._coding.switches)}
+        for reader, others in makers.items():
+            names = [self.tunables[one] for one in (reader, *others)]
+            yield tuple(dict.fromkeys(place.get(bits_of(name), place.get(name, -1)) for name in names))
 
     def switch_costs(self, codes: Codes, factors: Array) -> Array:
-        """Of each switch what it is predicted to add to the divergence of a point, times the factor of its tunable.
+        """Of each switch what it is predicted to add to the divergence of a point, times the factor of its part.
 
         Of activations, what 8 bits of what the layer reads cost.
         """
-        listed, found = codes.tolist(), np.zeros(len(self.switches))
-        for number, (switch, tunable) in enumerate(zip(self._coding.switches.values(), self.switches, strict=True)):
-            if tunable >= 0:
-                options = self._options[tunable]
-                if switch.on is not True:
-                    found[number] = options.of_input(listed)
-                else:
-                    divergences = options.narrow if options.bits is None else options.wide
-                    found[number] = divergences.of(options.key(listed))
-        return np.asarray(found * np.append(factors, 1.0)[self.switches])
+        listed = codes.tolist()
+        costs = [options.of_layer(listed) for options in self._options]
+        costs += [self._options[reader].of_input(listed) for reader in self._makers]
+        return np.asarray(np.append(np.array(costs) * factors, 0.0)[self.switches])
 
     def shared_costs(self, codes: Codes, factors: Array) -> list[SharedCost]:
         """What 8 bits of a layer's input cost, for all switches any of which makes it so."""
-        listed, place = codes.tolist(), {name: number for number, name in enumerate(self._coding.switches)}
-        found = []
-        for reader, makers in self._makers.items():
-            names = [self.tunables[one] for one in (reader, *makers)]
-            own = [place.get(f"{name}:{ACTIVATION_BITS}", place.get(name, -1)) for name in names]
-            if min(own) >= 0:  # else it is always so
-                cost = self._options[reader].of_input(listed) * float(factors[reader])
-                found.append(SharedCost(cost, tuple(dict.fromkeys(own))))
+        listed, found = codes.tolist(), []
+        for reader, switches, factor in zip(self._makers, self._sharing, factors[self.inputs].tolist(), strict=True):
+            if min(switches) >= 0:  # else it is always so
+                found.append(SharedCost(self._options[reader].of_input(listed) * factor, switches))
         return found
 
     def total(self, codes: Codes) -> float:
@@ -147,7 +147,7 @@ class PredictionTable:
         return math.fsum(self._divergences(codes))
 
     def row(self, codes: Codes) -> Array:
-        """Of a point what was predicted for each tunable at first, shape (tunables,).
+        """Of a point what was predicted at first, shape (parts,).
 
         Nothing where that is no number for what is in INT8 in every plan.
         """
@@ -156,7 +156,7 @@ class PredictionTable:
         return found
 
     def rows(self, points: Sequence[Parameters], codes: Codes) -> Array:
-        """The same of many points, looked up once of each, shape (points, tunables)."""
+        """The same of many points, looked up once of each, shape (points, parts)."""
         known = unchanged(self._points, points)
         new = [self.row(one)[None] for one in codes[known:]]
         self._points, self._rows = points, np.concatenate([self._rows[:known], *new])
@@ -164,11 +164,11 @@ class PredictionTable:
 
     def _divergences(self, codes: Codes) -> list[float]:
         listed = codes.tolist()
+        narrow = [options.is_int8(listed) for options in self._options]
         found = [options.divergence(listed) for options in self._options]
         for reader, makers in self._makers.items():
-            own = self._options[reader]
-            if not own.is_int8(listed) and any(self._options[maker].is_int8(listed) for maker in makers):
-                found[reader] += own.of_input(listed)
+            rounded = narrow[reader] or any(narrow[maker] for maker in makers)
+            found.append(self._options[reader].of_input(listed) if rounded else 0.0)
         return found
 
 

@@ -128,7 +128,7 @@ class SearchProblem:
                 found[name] = self.objective(plan) - least
         for name in self.layers:
             own = self.objective(self.space.with_float(fullest, name)) - least
-            found[name] = own - found.get(_bits_of(name), 0.0)
+            found[name] = own - found.get(bits_of(name), 0.0)
         return found
 
     @property
@@ -151,7 +151,8 @@ def switches_of(choices: Choices) -> Mapping[str, Switch]:
     return layers | {name: Switch(unit_of(name), name, 8, 16) for name in bits}
 
 
-def _bits_of(layer: str) -> str:
+def bits_of(layer: str) -> str:
+    """The dimension, and the switch, that says how many bits a layer's activations have."""
     return f"{layer}:{ACTIVATION_BITS}"
 
 

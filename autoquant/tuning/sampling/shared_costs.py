@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,16 @@ class SharedKnapsack:
 
     def cost_of(self, chosen: Subset) -> float:
         """What a subset costs."""
-        both = sum(one.cost for one in self.shared if chosen[list(one.switches)].any())
-        return float(self.costs[chosen].sum()) + both
+        together, sharing = self._together
+        return float(self.costs[chosen].sum()) + float(together[(sharing & chosen).any(axis=1)].sum())
+
+    @cached_property
+    def _together(self) -> tuple[Array, Subset]:
+        """The costs that are shared, and the switches that share each, shape (shared, switches)."""
+        sharing = np.zeros((len(self.shared), self.gains.size), dtype=np.bool_)
+        for row, one in zip(sharing, self.shared, strict=True):
+            row[list(one.switches)] = True
+        return np.array([one.cost for one in self.shared], dtype=np.float64), sharing
 
     def most_gain(self, *, bound: float, cuts: Subset) -> Subset | None:
         """The switches to turn on: the most gain whose costs are at most `bound`, as `knapsack.most_gain` has it."""

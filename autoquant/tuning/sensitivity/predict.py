@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -84,7 +84,8 @@ class Predictor:
     Layers that only the model has which the target `lowered` are measured there. `samples` are calibration data;
     `folder` is that of the cache. `warn` is told where the predictions are worse, as they are where `on_progress` or
     `on_calibration` raises OutOfTime. `between` gives what a plan of the
-    whole model loses besides, where the target has more in INT8 than layers read.
+    whole model loses besides, where the target has more in INT8 than layers read. `narrow_inputs` are the layers whose
+    input has 8 bits whatever they have.
     """
 
     source: Model
@@ -98,6 +99,7 @@ class Predictor:
     on_progress: OnProgress
     warn: Callable[[str], None]
     between: Callable[[Plan], Between | None]
+    narrow_inputs: Collection[str] = frozenset()
     _known: dict[frozenset[tuple[str, Choice]], _Asked] = field(default_factory=dict)
 
     def predict(self, parameters: Parameters) -> Predictions:
@@ -122,7 +124,7 @@ class Predictor:
             entry = CacheEntry({}, {})
         results = self._results(parameters)
         return {
-            tunable: tuple(_predictions(each, entry.header.get(tunable), results.get(tunable, 0.0)))
+            tunable: tuple(self._predictions(tunable, each, entry.header.get(tunable), results))
             for tunable, each in options_of.items()
         }
 
@@ -135,7 +137,7 @@ class Predictor:
         found, results = dict[str, float](), self._results(parameters)
         for tunable in options_of.keys() & entry.header.keys():
             each = options_of[tunable]
-            predictions = _predictions(each, entry.header[tunable], results.get(tunable, 0.0))
+            predictions = self._predictions(tunable, each, entry.header[tunable], results)
             for option, prediction in zip(each, predictions, strict=True):
                 if option.settings is not None and option.parameters.items() <= parameters.items():
                     wide = prediction.wide if parameters.get(f"{tunable}:{ACTIVATION_BITS}") == 16 else None
@@ -201,6 +203,23 @@ class Predictor:
         between = self.between(self.space.plan(parameters))
         return {} if between is None else between.layers
 
+    def _predictions(
+        self,
+        tunable: str,
+        each: Sequence[Option],
+        divergences: Sequence[float] | None,
+        results: Mapping[str, float],
+    ) -> Iterator[Prediction]:
+        """Each option with its divergence and that of its result; 0 for one in float, and for what was not measured."""
+        found = itertools.repeat(0.0) if divergences is None else iter(divergences)
+        for option in each:
+            own = 0.0 if option.settings is None else next(found)
+            wide = None if option.wide is None else next(found)
+            if wide is not None and tunable in self.narrow_inputs:
+                wide = own
+            result = 0.0 if option.settings is None else results.get(tunable, 0.0)
+            yield Prediction(option.parameters, own + result, wide)
+
     def _path(self, key: str) -> Path:
         return self.folder / f"sensitivity-{key[:16]}.npz"
 
@@ -214,14 +233,6 @@ class Predictor:
         ]
         facts = (__version__, self.source.digest, self.samples.digest, self.batch_size, self.reading)
         return digest_of(*facts, plan.batch_num, plan.equalize, *settings)
-
-
-def _predictions(each: Sequence[Option], divergences: Sequence[float] | None, result: float) -> Iterator[Prediction]:
-    """Each option with its divergence and that of its result; 0 for one in float, and for what was not measured."""
-    found = itertools.repeat(0.0) if divergences is None else iter(divergences)
-    for option in each:
-        own = 0.0 if option.settings is None else next(found) + result
-        yield Prediction(option.parameters, own, None if option.wide is None else next(found))
 
 
 def _total(found: Sensitivities) -> float:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoquant.tuning.sampling import plans
 from autoquant.tuning.sampling.plans import Curve, corrections, fit_curve
 
 
@@ -21,6 +22,21 @@ def test_a_layer_that_was_misjudged_is_found() -> None:
     ratios = found * predicted / (found[0] * predicted[0])  # 1, 2, 1 as predicted; 1, 2, 4 in truth
     assert ratios[1] == pytest.approx(2.0, rel=0.4)
     assert 2.0 < ratios[2] <= 4.0
+
+
+def test_inputs_that_are_worse_together_are_found_by_few_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve inputs are four times as bad as predicted beside their weights: three plans tell of all of them."""
+    predicted, inputs = np.full(24, 0.01), np.arange(24) >= 12
+    rows = np.ones((3, 24))
+    rows[1, 12:18] = rows[2, 12:] = 0.0
+    measured = rows @ np.where(inputs, 0.04, 0.01)
+    apart, together = (corrections(rows * predicted, measured, inputs=own) for own in (None, inputs))
+    assert together[18:].mean() > 2.0 * together[:12].mean() > 0.0
+    assert together[18:].mean() > 1.2 * apart[18:].mean()
+    many = np.tile(rows, (40, 1)) * predicted, np.tile(measured, 40)
+    found = corrections(*many, inputs=inputs)
+    monkeypatch.setattr(plans, "MANY", 1000)  # solved in terms of trials
+    assert corrections(*many, inputs=inputs) == pytest.approx(found, rel=1e-6)
 
 
 @given(st.floats(1e-3, 1e3))

@@ -133,6 +133,18 @@ def test_what_is_lost_behind_a_layer_is_added(opened: Opened, tiny: Any, asked: 
     assert found["conv"] == opened(tiny.calibration).predict({})["conv"]
 
 
+def test_16_bits_bring_nothing_to_a_layer_that_reads_8(tiny: Any, tmp_path: Path, asked: Asked) -> None:
+    """Of each setting 8 bits are asked for, then 16."""
+    text = SPACE.replace("[layer]\n", "[layer]\nactivation_bits = [8, 16]\n")
+    opened = Opened(tiny, tmp_path, target="litert", text=text)
+    found = opened(tiny.calibration).predict({})
+    assert [(one.divergence, one.wide) for one in found["dense"]] == [(0.001, 0.002), (0.003, 0.004)]
+    behind = Between({}, {"dense": 0.5}, frozenset())
+    found = opened(tiny.calibration, narrow_inputs={"dense"}, between=lambda plan: behind).predict({})
+    assert [(one.divergence, one.wide) for one in found["dense"]] == [(0.501, 0.001), (0.503, 0.003)]
+    assert [one.wide for one in found["conv"]] == [0.002, 0.004]
+
+
 def test_candidates_are_the_options_with_their_losses(opened: Opened, tiny: Any, asked: Asked) -> None:
     found = opened(tiny.calibration).predict({})
     assert list(found) == ["conv", "depthwise", "dense"]

@@ -105,7 +105,7 @@ def _with_algorithm(graph: Program, layer: Layer, settings: LayerPlan, record: L
     """The entry of a layer with the scales of its weight by the algorithm of its settings."""
     if layer.weight is None or settings.weight_algorithm == "minmax":
         return record
-    from autoquant.targets.litert_calibration import clipped_scales
+    from autoquant.targets.litert_weights import clipped_scales
 
     rows = by_channel(float_weight(graph, layer, record.balance), layer.channel_axes if settings.channel_wise else None)
     scales = clipped_scales(rows, settings.weight_algorithm)

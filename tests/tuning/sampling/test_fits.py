@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoquant.tuning.sampling import plans
-from autoquant.tuning.sampling.plans import Curve, corrections, fit_curve
+from autoquant.tuning.sampling import fits
+from autoquant.tuning.sampling.fits import Curve, corrections, fit_curve
 
 
 def test_a_layer_that_was_misjudged_is_found() -> None:
@@ -35,7 +35,7 @@ def test_inputs_that_are_worse_together_are_found_by_few_plans(monkeypatch: pyte
     assert together[18:].mean() > 1.2 * apart[18:].mean()
     many = np.tile(rows, (40, 1)) * predicted, np.tile(measured, 40)
     found = corrections(*many, inputs=inputs)
-    monkeypatch.setattr(plans, "MANY", 1000)  # solved in terms of trials
+    monkeypatch.setattr(fits, "MANY", 1000)  # solved in terms of trials
     assert corrections(*many, inputs=inputs) == pytest.approx(found, rel=1e-6)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from autoquant.calibration.plan import LayerPlan
 from autoquant.errors import TrialError
 from autoquant.model.layer import Layer
-from autoquant.targets.litert_calibration import BIAS_STEPS, raised_for_bias, scales_of
+from autoquant.targets.litert_weights import BIAS_STEPS, raised_for_bias, scales_of
 
 SHAPES = {
     "CONV_2D": ((5, 3, 3, 2), 0),

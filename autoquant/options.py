@@ -203,7 +203,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         **dict.fromkeys(("error_rate", "confidence", "min_baseline", "min_speedup"), _number),
         **dict.fromkeys(("timeout", "trial_timeout", "idle"), _seconds),
         **dict.fromkeys(("isolate", "stop_on_target", "keep_all_models"), _flag),
-        **dict.fromkeys(("allow_overlap", "trust_model", "simulation"), _flag),
+        **dict.fromkeys(("allow_overlap", "trust_model", "simulation", "integer_only"), _flag),
         **dict.fromkeys(("inputs", "outputs", "accept_changed"), _names),
         **dict.fromkeys(("scale", "mean", "std"), _numbers),
         **dict.fromkeys(("metric", "preprocess"), _named_function),

@@ -17,9 +17,9 @@ from autoquant.evaluation.latency import latency
 
 KEYS = {
     "version", "verdict", "baseline", "score", "drop", "max_drop", "metric", "int8_layers", "layers", "int8_share",
-    "trials", "best_trial", "evaluated_samples", "seconds", "ended", "model", "run", "share_of", "warnings",
-    "objective", "qdq_ops", "latency", "verification", "score_tensorflow", "certificate", "uncertified",
-    "search_samples", "front", "pareto", "shipped", "min_baseline", "device",
+    "int16_layers", "int16_share", "trials", "best_trial", "evaluated_samples", "seconds", "ended", "model", "run",
+    "share_of", "warnings", "objective", "qdq_ops", "latency", "verification", "score_tensorflow", "certificate",
+    "uncertified", "search_samples", "front", "pareto", "shipped", "min_baseline", "device",
 }  # fmt: skip
 
 

@@ -32,7 +32,7 @@ FREE = layer("free")
 SINGLE = layer("single", per_channel=False)
 SYMMETRIC = layer("symmetric", asymmetric=False)
 POWERS = layer("powers", powers_only=True)
-ALWAYS = layer("always", in_float=False)
+ALWAYS = layer("always", no_float_by="profile toy")
 LAYERS = [FREE, SINGLE, SYMMETRIC, POWERS, ALWAYS]
 BY_NAME = {one.name: one for one in LAYERS}
 ALL = """

@@ -164,8 +164,8 @@ class PredictionTable:
 
     def _divergences(self, codes: Codes) -> list[float]:
         listed = codes.tolist()
-        narrow = [options.is_int8(listed) for options in self._options]
         found = [options.divergence(listed) for options in self._options]
+        narrow = [options.is_int8(listed) for options in self._options] if self._makers else []
         for reader, makers in self._makers.items():
             rounded = narrow[reader] or any(narrow[maker] for maker in makers)
             found.append(self._options[reader].of_input(listed) if rounded else 0.0)

@@ -70,8 +70,9 @@ class OperatorTimes:
     def total(self, operators: Mapping[int, int], converted: Sequence[Conversion]) -> float:
         """Seconds with these operators in integers of so many bits, and these conversions."""
         chosen = np.array(self.in_float)
+        expected = {bits: self.expected(bits) for bits in set(operators.values())}
         for index, bits in operators.items():
-            chosen[index] = self.expected(bits)[index]
+            chosen[index] = expected[bits][index]
         return float(np.nansum(chosen)) + sum(self.conversions[one.source, one.result][one.tensor] for one in converted)
 
 

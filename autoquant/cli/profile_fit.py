@@ -45,7 +45,7 @@ def fit_facts(fit: ProfileFit | None, total: int | None) -> dict[str, Any]:
             "macs": fit.macs[one.index],
             "share": _share(fit.macs[one.index], total),
         }
-        for one in fit.outside
+        for one in fit.cannot_run
     ]
     found = {
         "name": fit.profile.name,
@@ -62,9 +62,9 @@ def fit_facts(fit: ProfileFit | None, total: int | None) -> dict[str, Any]:
 
 
 def _operators(fit: ProfileFit, total: int | None) -> Block:
-    if not fit.outside:
+    if not fit.cannot_run:
         return []
-    ordered = sorted(fit.outside, key=lambda one: -(fit.macs[one.index] or 0))
+    ordered = sorted(fit.cannot_run, key=lambda one: -(fit.macs[one.index] or 0))
     rows = []
     for one in ordered[:MOST]:
         macs = fit.macs[one.index]
@@ -79,11 +79,11 @@ def _operators(fit: ProfileFit, total: int | None) -> Block:
 def _summary(fit: ProfileFit, total: int | None) -> Iterator[str]:
     profile = fit.profile
     yield f"profile {profile.name}: {profile.device}"
-    if fit.outside:
-        share = _share(sum(fit.macs[one.index] or 0 for one in fit.outside), total)
+    if fit.cannot_run:
+        share = _share(sum(fit.macs[one.index] or 0 for one in fit.cannot_run), total)
         cost = f", with {percent(share)} of the multiply-adds" if share is not None else ""
         elsewhere = "" if fit.impossible else _elsewhere(profile)
-        yield f"{counted(len(fit.outside), 'operator')} cannot run on the device{cost}{elsewhere}"
+        yield f"{counted(len(fit.cannot_run), 'operator')} cannot run on the device{cost}{elsewhere}"
     else:
         yield "by all that is known, every operator can run on the device"
     if fit.impossible:

@@ -27,7 +27,7 @@ class ProfileFit:
 
     profile: Profile
     survey: Survey
-    outside: tuple[Unfit, ...]
+    cannot_run: tuple[Unfit, ...]
     macs: Mapping[int, int | None]
     narrowed: tuple[str, ...]
     impossible: str
@@ -38,11 +38,11 @@ def profile_fit(target: Target, lowered: Model) -> ProfileFit:
     from autoquant.model.litert.interpreter import stated_shapes, tensor_shapes
     from autoquant.model.litert.multiply_adds import multiply_adds
     from autoquant.targets.litert import LiteRTTarget
-    from autoquant.targets.profiles.fit import check_possible, narrowing, outside
+    from autoquant.targets.profiles.fit import cannot_run, check_possible, narrowing
 
     lite = lowered.program
     assert isinstance(target, LiteRTTarget) and target.profile is not None and isinstance(lite, LiteGraph)
-    survey, found = target.look(lowered, {}), outside(lite, target.profile)
+    survey, found = target.look(lowered, {}), cannot_run(lite, target.profile)
     stated, shapes = stated_shapes(lite), tensor_shapes(lite)
     computed = {one.index: multiply_adds(lite.model, lite.operators[one.index], shapes) for one in found}
     batch = stated_batch(stated)
@@ -54,7 +54,7 @@ def profile_fit(target: Target, lowered: Model) -> ProfileFit:
     return ProfileFit(
         profile=target.profile,
         survey=survey,
-        outside=found,
+        cannot_run=found,
         macs={index: None if macs is None else macs // batch for index, macs in computed.items()},
         narrowed=tuple(narrowing(lite, survey.layers, target.profile)),
         impossible=impossible,

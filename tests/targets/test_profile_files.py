@@ -23,7 +23,7 @@ from autoquant.targets.litert import LiteRTTarget
 from autoquant.targets.profiles.check import check_device, is_quantized, violations
 from autoquant.targets.profiles.edge_tpu import EDGE_TPU
 from autoquant.targets.profiles.espressif import ESP32_P4, ESP32_S3
-from autoquant.targets.profiles.fit import check_possible, for_profile, left_in_float, narrowing, outside, unfit
+from autoquant.targets.profiles.fit import cannot_run, check_possible, for_profile, left_in_float, narrowing, unfit
 from autoquant.targets.profiles.profile import Float, Profile
 from autoquant.targets.profiles.table import PROFILES, open_profile
 
@@ -331,7 +331,7 @@ def test_what_a_device_cannot_take_is_no_layer(networks: Callable[[str], LiteNet
     assert all(fit.lite.kind(fit.lite.layers[name]) != "BATCH_MATMUL" for name in fit.layers)
     (found,) = unfit(networks("multiplied").lite, profile)
     assert (found.kind, found.reason) == ("BATCH_MATMUL", "it is none of the operators that the device takes")
-    assert found in outside(networks("multiplied").lite, profile)
+    assert found in cannot_run(networks("multiplied").lite, profile)
 
 
 def test_results_with_an_offset_stay_in_float_where_none_may_have_one(

@@ -39,7 +39,7 @@ def left_in_float(lite: LiteGraph) -> tuple[Unfit, ...]:
     return tuple(_unfit(lite, index, lite.float_only.get(index, NOT_INT8)) for index in others)
 
 
-def outside(lite: LiteGraph, profile: Profile) -> tuple[Unfit, ...]:
+def cannot_run(lite: LiteGraph, profile: Profile) -> tuple[Unfit, ...]:
     """The operators with float data that the device will not run, whatever a plan says, in the order of the file."""
     found = {one.index: one for one in unfit(lite, profile)}
     if profile.in_float is Float.CPU or (profile.all_int8 and profile.takes_tflite):

@@ -36,7 +36,7 @@ CORRECTIONS = ("none", "analytic", "empirical")
 """How biases make up for the mean error of quantization: not, from statistics, or from running the quantized layers."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LayerPlan:
     """How one layer becomes INT8: the range of its input, offset or not, one weight scale per channel or in all.
 

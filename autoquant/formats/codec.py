@@ -51,6 +51,16 @@ def json_text(facts: Any) -> str:
     return json.dumps(facts, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
+def json_object_text(texts: Mapping[str, str]) -> str:
+    """The `json_text` of an object of which that of each value is known.
+
+    >>> json_object_text({"a": json_text([1])}) == json_text({"a": [1]})
+    True
+    """
+    entries = (f"{json.dumps(name)}: {texts[name].rstrip()}".replace("\n", "\n  ") for name in sorted(texts))
+    return "{\n  " + ",\n  ".join(entries) + "\n}\n" if texts else json_text({})
+
+
 def file_facts(value: Any) -> dict[str, Any]:
     """What a JSON file of a dataclass holds: its version, and all that is known."""
     return {"version": 1, **without_nulls(encode(value))}

@@ -12,7 +12,7 @@ from autoquant.calibration.plan import LayerPlan, Plan
 from autoquant.calibration.ranges import Ifmr, RangeAlgorithm, range_name
 from autoquant.errors import PlanError
 from autoquant.files import write_text
-from autoquant.formats.codec import json_text
+from autoquant.formats.codec import json_object_text, json_text
 from autoquant.formats.config_reading import EXTRA, FLOAT_OPERATORS, GLOBAL, POWER_OF_TWO, WTS_ALGO, read_plan
 from autoquant.formats.layer_settings import AMCT, FP16, parameters
 from autoquant.formats.strict import json_object, read_text
@@ -20,7 +20,7 @@ from autoquant.model.layer import Layer, Rejected
 from autoquant.model.operators import is_tensor
 
 NO_LAYERS: Mapping[str, Layer] = MappingProxyType({})
-DIGEST = "_digest"
+DIGEST, TEXTS = "_digest", "_texts"
 
 
 def config_text(plan: Plan, *, layers: Mapping[str, Layer] = NO_LAYERS) -> str:
@@ -42,12 +42,14 @@ def config_text(plan: Plan, *, layers: Mapping[str, Layer] = NO_LAYERS) -> str:
     tensors = [_tensor_object(name, settings) for name, settings in plan.int8.items() if is_tensor(name)]
     if tensors:
         config["tensor_quantize"] = sorted(tensors, key=lambda entry: (entry["layer_name"], entry["input_index"]))
+    if extra := _extra(plan):
+        config[EXTRA] = extra
+    texts = {name: json_text(value) for name, value in config.items()}
     for name, settings in plan.layers.items():
         if not is_tensor(name):
             weight = name not in layers or layers[name].weight is not None
-            config[name] = _layer_object(settings, weight=weight)
-    extra = _extra(plan)
-    return json_text(config | ({EXTRA: extra} if extra else {}))
+            texts[name] = _layer_text(settings, weight=weight)
+    return json_object_text(texts)
 
 
 def plan_digest(plan: Plan) -> bytes:
@@ -86,6 +88,16 @@ def parse_config(
     _check_names(layers)
     fields = json_object(text, where, PlanError, hint="correct the JSON, or give the config.json of a run")
     return read_plan(fields, layers, {one.name: one.reason for one in rejected})
+
+
+def _layer_text(settings: LayerPlan | None, *, weight: bool) -> str:
+    """The text of a layer's object, which settings remember: those of a space are in thousands of plans."""
+    if settings is None:
+        return json_text(_layer_object(settings, weight=weight))
+    known = vars(settings).setdefault(TEXTS, {})
+    if weight not in known:
+        known[weight] = json_text(_layer_object(settings, weight=weight))
+    return str(known[weight])
 
 
 def _layer_object(settings: LayerPlan | None, *, weight: bool) -> dict[str, Any]:

@@ -64,6 +64,8 @@ class SearchSpace:
         self._whole: Mapping[str, tuple[Any, ...]] = {**file.whole, "batch_num": batch_num}
         self._tables = {name: _table(file, layer) for name, layer in self.layers.items()}
         self._shared = file.shared
+        self._layer_plans: dict[tuple[str, tuple[Choice, ...]], LayerPlan] = {}
+        self._settings = {name: dict(self._settings_of(table, name)) for name, table in self._tables.items()}
         every = self._all_dimensions()
         self.dimensions: Mapping[str, tuple[Choice, ...]] = {name: own for name, own in every if len(own) > 1}
         self._by_unit: dict[str, dict[str, tuple[Choice, ...]]] = {}
@@ -157,13 +159,24 @@ class SearchSpace:
         table = self._tables[name]
         if not parameters.get(switch_of(name), table.quant_enable[0]):
             return None
-        chosen = {}
+        settings = self._settings[name]
+        labels = tuple(parameters.get(key, first) for key, first, _ in settings.values())
+        found = self._layer_plans.get((name, labels))
+        if found is None:
+            chosen = {
+                setting: by_label[label]
+                for (setting, (_, _, by_label)), label in zip(settings.items(), labels, strict=True)
+            }
+            found = self._layer_plans[name, labels] = layer_plan(self.layers[name], LayerPlan(**chosen))
+        return found
+
+    def _settings_of(self, table: Choices, name: str) -> Iterator[tuple[str, tuple[str, Choice, Mapping[Choice, Any]]]]:
+        """Of each setting of a layer the dimension that says it, what it is without one, and values by their labels."""
         for setting in DEFAULTS:
             own = getattr(table, setting)
             key, offered = (f"{name}:{setting}", own) if own else (setting, getattr(self._shared, setting))
             by_label = _by_label(setting, offered)
-            chosen[setting] = by_label[parameters.get(key, next(iter(by_label)))]
-        return layer_plan(self.layers[name], LayerPlan(**chosen))
+            yield setting, (key, next(iter(by_label)), by_label)
 
 
 def _beside_layers(plans: Mapping[str, LayerPlan | None]) -> Mapping[str, LayerPlan | None]:

@@ -230,9 +230,7 @@ class SearchSession(Session):
     @property
     def seconds_reserved(self) -> float:
         """The time of the bounds, and that of scoring the holdout by what the slowest trial took for a sample."""
-        trials = [trial for trial in self.study.trials() if trial.samples]
-        slowest = max((trial.seconds.get("score", 0.0) / trial.samples for trial in trials), default=0.0)
-        return self.reserve + slowest * len(self.splits.holdout or ())
+        return self.reserve + self.study.slowest * len(self.splits.holdout or ())
 
     @property
     def runtime(self) -> str:

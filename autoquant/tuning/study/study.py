@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -70,8 +71,8 @@ class Study:
 
     A trial is stored in a few writes, each of which waits for the disk, whatever the number of dimensions: it waits,
     with all of its parameters; it runs; how it ended, with its constraint and what people look for. `best`
-    is the best trial so far (trial.py), and `longest` the seconds of the one that took longest, without any minus
-    infinity.
+    is the best trial so far (trial.py), `longest` the seconds of the one that took longest, without any minus infinity,
+    and `slowest` those of scoring one sample, in the trial that took longest for it.
 
     Where trials are carried out `on_workers`, none is to blame for the death of the process that has the study.
 
@@ -102,6 +103,7 @@ class Study:
         self._trials: dict[int, Trial] = {}
         self.best: Trial | None = None
         self.longest = -math.inf
+        self.slowest = 0.0
         self._repeats: dict[int, Trial] = {}
         self._known: dict[bytes, dict[int, Trial]] = {}
         self._exhausted = -1
@@ -114,7 +116,7 @@ class Study:
 
     def trials(self) -> tuple[Trial, ...]:
         """All trials that ended, by number; repetitions and those cut off are none."""
-        return tuple(self._trials[number] for number in sorted(self._trials))
+        return tuple(map(self._trials.__getitem__, sorted(self._trials)))
 
     def __len__(self) -> int:
         """The number of these trials."""
@@ -195,7 +197,7 @@ class Study:
         while len(refused) < most:
             running = [trial for _, trial in self._running.values()]
             known = [*self._trials.values(), *self._repeats.values(), *running, *refused]
-            suggestion = self._sampler(sorted(known, key=lambda trial: trial.number))
+            suggestion = self._sampler(sorted(known, key=attrgetter("number")))
             if suggestion is None:
                 return None
             same = self._same(suggestion.parameters, suggestion.max_samples) if self._running else None
@@ -257,6 +259,8 @@ class Study:
         some = self._trials.values() if amended or self.best is None else (self.best, trial)
         self.best = best(some, self._max_drop)
         self.longest = max(self.longest, sum(trial.seconds.values()))
+        if trial.samples:
+            self.slowest = max(self.slowest, trial.seconds.get("score", 0.0) / trial.samples)
 
     def _read(self) -> None:
         """Read all trials that ended. Raises RunError where one was damaged."""

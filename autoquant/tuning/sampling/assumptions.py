@@ -40,5 +40,5 @@ def _chances(history: History) -> dict[int, float]:
             if settings not in by_settings:
                 by_settings[settings] = Plans(history, trial.parameters, history.predictions(trial.parameters))
             plans = by_settings[settings]
-            found[trial.number] = plans.chance(codes)
+            _, found[trial.number] = plans.outlook(codes)
     return found

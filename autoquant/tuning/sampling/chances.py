@@ -39,7 +39,7 @@ class Alike:
         if not len(self.residuals):
             return 0.0, 1.0
         to = SHARED * likeness(self._latest, row[np.newaxis])[:, 0]
-        mean = float(to @ self._solved(self.residuals[-MOST:]))
+        mean = float(to @ self._weights)
         return mean, max(1.0 - float(to @ self._solved(to)), 1.0 - SHARED)
 
     @cached_property
@@ -53,6 +53,11 @@ class Alike:
         with one_blas_thread():
             factor, lower = cho_factor(covariance, lower=True, check_finite=False)
         return np.asarray(factor), bool(lower)
+
+    @cached_property
+    def _weights(self) -> Array:
+        """Of each trial by how much the mean moves with what a plan shares with it."""
+        return self._solved(self.residuals[-MOST:])
 
     def _solved(self, values: Array) -> Array:
         return np.asarray(cho_solve(self._factor, values, check_finite=False))

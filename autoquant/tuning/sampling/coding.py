@@ -26,9 +26,9 @@ SAME = -1
 class Coding:
     """How the points of a search are coded.
 
-    `names` are the dimensions, `switches` what can be in INT8 or not, by name. `whole` are the places of dimensions of
-    the whole model, `settings` those of all dimensions but the switches; `layers` has for each switch the place of its
-    layer's, or its own.
+    `names` are the dimensions, `sizes` how many choices each has, `switches` what can be in INT8 or not, by name.
+    `whole` are the places of dimensions of the whole model, `settings` those of all dimensions but the switches;
+    `layers` has for each switch the place of its layer's, or its own.
     """
 
     def __init__(self, choices: Choices) -> None:
@@ -36,6 +36,7 @@ class Coding:
         self.names, self.switches = tuple(dimensions), switches_of(choices)
         self._values = list(dimensions.values())
         self._codes: list[dict[Choice, int]] = [{own: code for code, own in enumerate(each)} for each in self._values]
+        self.sizes = tuple(len(own) for own in self._values)
         self.place = {name: place for place, name in enumerate(self.names)}
         own = list(self.switches.values())
         self._switches = _places(self.place[switch.dimension] for switch in own)

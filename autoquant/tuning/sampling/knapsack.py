@@ -62,6 +62,18 @@ def most_gain(gains: Array, costs: Array, *, bound: float, cuts: Subset) -> Subs
 
 
 @dataclass(frozen=True)
+class _Core:
+    """The layers of least price, and the costs and losses of each subset of them, shape (2^layers,).
+
+    Subset number s has the layers whose bits are set in s.
+    """
+
+    layers: NDArray[np.intp]
+    costs: Array
+    losses: Array
+
+
+@dataclass(frozen=True)
 class _Program:
     """Choose the subset of least loss whose cost is at most `most`, and that has not all layers of any cut."""
 
@@ -83,9 +95,9 @@ class _Program:
         multiplier = self._multiplier()
         reduced = self.loss + multiplier * self.cost
         order = np.argsort(np.abs(reduced), kind="stable")
-        core = order[:CORE]
+        core = _Core(order[:CORE], _sums(self.cost[order[:CORE]]), _sums(self.loss[order[:CORE]]))
         chosen = reduced < 0.0
-        chosen[core] = False
+        chosen[core.layers] = False
         least = float(np.minimum(reduced, 0.0).sum()) - (multiplier * self.most if multiplier else 0.0)
         losses = self._losses(chosen, core)
         gap = float(losses.min()) - least + ALIKE
@@ -94,17 +106,17 @@ class _Program:
         free = (np.abs(reduced) <= gap) | (chosen.size <= CORE)
         free[order[FREE:]] = False
         outside = free.copy()
-        outside[core] = False
+        outside[core.layers] = False
         starts = _changed(chosen, np.flatnonzero(outside), np.abs(reduced), gap)
         found = None if starts is None else self._best_of(starts, core)
         return self._rest(free, (reduced < 0.0) & ~free) if found is None else found
 
-    def _best_of(self, starts: Subset, core: NDArray[np.intp]) -> Subset | None:
+    def _best_of(self, starts: Subset, core: _Core) -> Subset | None:
         """The best of these subsets with any subset of the core; None where another is as good, or it takes long."""
-        costs, losses = _sums(self.cost[core]), _sums(self.loss[core])
-        order = np.argsort(costs, kind="stable")
-        smallest = np.append(np.minimum.accumulate(losses[order]), math.inf)  # last: where not even the empty one fits
-        places = np.searchsorted(costs[order], self.most - starts @ self.cost, side="right") - 1
+        order = np.argsort(core.costs, kind="stable")
+        # Last: where not even the empty one fits.
+        smallest = np.append(np.minimum.accumulate(core.losses[order]), math.inf)
+        places = np.searchsorted(core.costs[order], self.most - starts @ self.cost, side="right") - 1
         bounds = starts @ self.loss + smallest[places]
         best, seen = math.inf, list[tuple[float, int, int]]()
         for tried, start in enumerate(np.argsort(bounds, kind="stable").tolist()):
@@ -131,21 +143,18 @@ class _Program:
         place = int(np.searchsorted(np.cumsum(self.cost[order]), self.most, side="right"))
         return max(float(ratio[order[place]]), 0.0)
 
-    def _losses(self, chosen: Subset, core: NDArray[np.intp]) -> Array:
-        """The loss of `chosen` with each subset of the core; infinite where that is not allowed.
-
-        Shape (2^core,): subset number s has the layers whose bits are set in s.
-        """
-        allowed = _sums(self.cost[core]) <= self.most - self.cost[chosen].sum()
+    def _losses(self, chosen: Subset, core: _Core) -> Array:
+        """The loss of `chosen` with each subset of the core, shape (2^core,); infinite where that is not allowed."""
+        allowed = core.costs <= self.most - self.cost[chosen].sum()
         missing = self.cuts & ~chosen
-        inside = missing[:, core]
+        inside = missing[:, core.layers]
         binding = np.count_nonzero(missing, axis=1) == np.count_nonzero(inside, axis=1)
         excluded = np.zeros(allowed.size, dtype=np.bool_)
-        excluded[inside[binding] @ (1 << np.arange(core.size))] = True
-        for bit in range(core.size):  # and all that have more
+        excluded[inside[binding] @ (1 << np.arange(core.layers.size))] = True
+        for bit in range(core.layers.size):  # and all that have more
             pairs = excluded.reshape(-1, 2, 1 << bit)
             pairs[:, 1] |= pairs[:, 0]
-        return np.where(allowed & ~excluded, _sums(self.loss[core]) + self.loss[chosen].sum(), math.inf)
+        return np.where(allowed & ~excluded, core.losses + self.loss[chosen].sum(), math.inf)
 
     def _rest(self, free: Subset, chosen: Subset) -> Subset:
         """The same by HiGHS, which decides on the layers that are `free`; none of these where it finds nothing."""
@@ -158,10 +167,10 @@ class _Program:
         return found
 
 
-def _with_core(chosen: Subset, core: NDArray[np.intp], subset: int) -> Subset:
+def _with_core(chosen: Subset, core: _Core, subset: int) -> Subset:
     """The same layers with the subset of the core that has this number."""
     found = chosen.copy()
-    found[core] = subset >> np.arange(core.size) & 1
+    found[core.layers] = subset >> np.arange(core.layers.size) & 1
     return found
 
 

@@ -21,7 +21,7 @@ from autoquant.tuning.sampling.plans import Plans
 from autoquant.tuning.sampling.predictions import number_of
 from autoquant.tuning.sampling.problem import Switch, bits_of, int8_of
 from autoquant.tuning.sensitivity.request import Prediction
-from autoquant.tuning.study.space import Suggestion
+from autoquant.tuning.study.space import Choice, Suggestion
 
 CHANCES = (0.97, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.03)
 """The knapsack's bounds are where plans are within with these chances."""
@@ -203,14 +203,15 @@ def mixtures(plans: Plans) -> Iterator[Move]:
     history, coding = plans.history, plans.history.coding
     if not history.chance_decides:
         return
+    layers = [switch.layer if switch.on is True else "" for switch in coding.switches.values()]
+    nearly = [_nearly_best(plans.table.predictions.get(layer, ())) for layer in layers]
     for place in plans.near_misses[:MISSES].tolist():
         draw, number = np.random.default_rng([len(history.trials), place]), history.trials[place].number
         for _ in range(MIXED):
-            codes = history.codes[place]
-            for switch in compress(coding.switches.values(), history.int8[place]):
-                near = _nearly_best(plans.table.predictions.get(switch.layer, ()) if switch.on is True else ())
-                if near:
-                    codes = coding.changed(codes, near[int(draw.integers(len(near)))].parameters)
+            settings: dict[str, Choice] = {}
+            for near in filter(None, compress(nearly, history.int8[place])):
+                settings |= near[int(draw.integers(len(near)))].parameters
+            codes = coding.changed(history.codes[place], settings)
             yield from _moves(plans, codes, changed="settings of its own for each layer", missed=number)
 
 
@@ -224,8 +225,7 @@ def _moves(plans: Plans, codes: Codes, *, changed: str = "", missed: int | None 
     """A plan as a move, where it is worth one."""
     if plans.infeasible.is_open(codes):
         gain = plans.history.gain_over_incumbent(plans.history.coding.int8(codes))
-        divergence = plans.divergence(codes)
-        yield Move(codes, gain, divergence, plans.chance(codes), changed, missed)
+        yield Move(codes, gain, *plans.outlook(codes), changed, missed)
 
 
 def _suggestion(plans: Plans, move: Move) -> Suggestion:

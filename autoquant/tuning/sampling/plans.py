@@ -150,12 +150,16 @@ class Plans:
         logs = log_ratios(self.measured.drops[near], self.history.max_drop, self.history.least_drop)
         return Alike(self.measured.rows[near] * self.factors, self.curve.residuals(self._predicted[near], logs))
 
-    def chance(self, codes: Codes) -> float:
-        """That a plan is within tolerance, by the curve and by what was measured of plans that are alike."""
+    def outlook(self, codes: Codes) -> tuple[float, float]:
+        """The predicted divergence of a plan, and the chance that it is within tolerance.
+
+        By the curve and by what was measured of plans that are alike.
+        """
         row = self.table.row(codes) * self.factors
+        divergence = math.fsum(row.tolist())
         if not np.isfinite(row).all():
-            return 0.0
-        return self.curve.chance(math.fsum(row.tolist()), *self.alike.of(row))
+            return divergence, 0.0
+        return divergence, self.curve.chance(divergence, *self.alike.of(row))
 
     @cached_property
     def near_misses(self) -> NDArray[np.intp]:

@@ -10,82 +10,126 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from autoquant.tuning.sampling.coding import Codes, Coding, unchanged
+from autoquant.tuning.sampling.coding import SAME, Codes, Coding, unchanged
 from autoquant.tuning.sampling.problem import bits_of
 from autoquant.tuning.sampling.shared_costs import SharedCost
 from autoquant.tuning.sensitivity.request import Prediction, Predictions
-from autoquant.tuning.study.space import Parameters, switch_of
+from autoquant.tuning.study.space import Choice, Parameters, switch_of
 
 Array = NDArray[np.float64]
-
-
-class _Divergences:
-    """The divergences of one tunable by the codes at `places`; the largest of them for any others."""
-
-    def __init__(self, found: dict[tuple[int | None, ...], float]) -> None:
-        self._found, self._otherwise = found, max(found.values(), default=0.0)
-
-    def of(self, key: tuple[int, ...]) -> float:
-        """With these codes."""
-        return self._found.get(key, self._otherwise)
+Flags = NDArray[np.bool_]
+Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
-class _Options:
-    """What one tunable can have: divergences by the codes at `places`, with activations of 8 bits and of 16.
+class _Lookup:
+    """What tunables can have, looked up for all of them at once: divergences with activations of 8 bits and of 16.
 
-    `switch` is the place of its switch and `bits` that of its choice of 8 or 16 bits, with the codes of INT8 and of 8
-    bits, where it has them.
+    `places` (tunables, dimensions) are those of the codes that decide; times `strides`, from `starts` on, they lead to
+    an entry of `narrow` and `wide`. Of those that have a switch, by number `switched`, `switches` are the places and
+    `on` the codes of INT8; of those with a choice of 8 or 16 bits, `readers`, `bits` are the places and `eight` the
+    codes of 8 bits.
     """
 
-    switch: int | None
-    on: int | None
-    bits: int | None
-    eight: int | None
-    places: tuple[int, ...]
-    narrow: _Divergences
-    wide: _Divergences
+    places: Places
+    strides: Places
+    starts: Places
+    narrow: Array
+    wide: Array
+    switched: Places
+    switches: Places
+    on: Places
+    readers: Places
+    bits: Places
+    eight: Places
 
     @classmethod
-    def of(cls, tunable: str, predictions: Sequence[Prediction], coding: Coding) -> _Options:
+    def of(cls, predictions: Predictions, coding: Coding) -> _Lookup:
         """All predictions of a tunable have the same dimensions; of those with the same settings the first counts."""
-        names = tuple(predictions[0].parameters) if predictions else ()
-        narrow: dict[tuple[int | None, ...], float] = {}
-        wide: dict[tuple[int | None, ...], float] = {}
-        for one in predictions:
-            codes = tuple(coding.code(name, one.parameters[name]) for name in names)
-            narrow.setdefault(codes, number_of(one.divergence))
-            wide.setdefault(codes, min(number_of(one.divergence if one.wide is None else one.wide), narrow[codes]))
-        switch, bits = switch_of(tunable), bits_of(tunable)
-        on = coding.code(switch, True) if switch in coding.place else None
-        eight = coding.code(bits, 8) if bits in coding.switches else None
-        places = tuple(coding.place[name] for name in names)
-        chosen = coding.place[bits] if bits in coding.switches else None
-        return cls(coding.place.get(switch), on, chosen, eight, places, _Divergences(narrow), _Divergences(wide))
+        names = [tuple(own[0].parameters) if own else () for own in predictions.values()]
+        most = max(map(len, names), default=0)
+        places, strides = np.zeros((2, len(names), most), dtype=np.intp)
+        narrow, wide, starts = [np.zeros(0)], [np.zeros(0)], [0]
+        for row, (own, each) in enumerate(zip(predictions.values(), names, strict=True)):
+            sizes = [coding.sizes[coding.place[name]] for name in each]
+            places[row, : len(each)] = [coding.place[name] for name in each]
+            strides[row, : len(each)] = [math.prod(sizes[place + 1 :]) for place in range(len(each))]
+            eight, sixteen = _entries(own, each, coding)
+            narrow.append(eight)
+            wide.append(sixteen)
+            starts.append(starts[-1] + len(eight))
+        switches, bits = list(map(switch_of, predictions)), list(map(bits_of, predictions))
+        switched = [number for number, name in enumerate(switches) if name in coding.place]
+        readers = [number for number, name in enumerate(bits) if name in coding.switches]
+        return cls(
+            places,
+            strides,
+            np.array(starts[:-1], dtype=np.intp),
+            np.concatenate(narrow),
+            np.concatenate(wide),
+            np.array(switched, dtype=np.intp),
+            *_codes(coding, [switches[number] for number in switched], True),
+            np.array(readers, dtype=np.intp),
+            *_codes(coding, [bits[number] for number in readers], 8),
+        )
 
-    def is_int8(self, codes: Sequence[int]) -> bool:
+    def entries(self, codes: Codes) -> Places:
+        """Of each tunable the entry of points, (..., tunables)."""
+        return np.asarray(self.starts + (codes[..., self.places] * self.strides).sum(axis=-1))
+
+    def is_on(self, codes: Codes) -> Flags:
+        """Whether it is in INT8."""
+        found = np.ones((*codes.shape[:-1], len(self.starts)), dtype=np.bool_)
+        found[..., self.switched] = codes[..., self.switches] == self.on
+        return found
+
+    def is_int8(self, codes: Codes) -> Flags:
         """Whether it is in INT8, with activations of 8 bits."""
-        return self._is_on(codes) and (self.bits is None or codes[self.bits] == self.eight)
+        found = self.is_on(codes)
+        found[..., self.readers] &= codes[..., self.bits] == self.eight
+        return found
 
-    def divergence(self, codes: Sequence[int]) -> float:
-        """The divergence with these codes of all dimensions, 0 in float; with 16 bits where it has that choice."""
-        return self.of_layer(codes) if self._is_on(codes) else 0.0
+    def of_layers(self, codes: Codes) -> Array:
+        """The divergences in INT8; with 16 bits of what has that choice."""
+        entries = self.entries(codes)
+        found = self.narrow[entries]
+        found[..., self.readers] = self.wide[entries[..., self.readers]]
+        return found
 
-    def of_layer(self, codes: Sequence[int]) -> float:
-        """The same in INT8."""
-        return (self.narrow if self.bits is None else self.wide).of(self.key(codes))
+    def of_inputs(self, codes: Codes) -> Array:
+        """What 8 bits of what each of the `readers` reads cost on top of 16."""
+        entries = self.entries(codes)[..., self.readers]
+        narrow, wide = self.narrow[entries], self.wide[entries]
+        return np.subtract(narrow, wide, out=narrow.copy(), where=np.isfinite(narrow))
 
-    def of_input(self, codes: Sequence[int]) -> float:
-        """What 8 bits of what it reads cost on top of 16."""
-        narrow = self.narrow.of(self.key(codes))
-        return narrow if math.isinf(narrow) else narrow - self.wide.of(self.key(codes))
 
-    def _is_on(self, codes: Sequence[int]) -> bool:
-        return self.switch is None or codes[self.switch] == self.on
+def _entries(predictions: Sequence[Prediction], names: Sequence[str], coding: Coding) -> tuple[Array, Array]:
+    """The divergences of one tunable with 8 and with 16 bits by its codes; the largest of them for any others."""
+    sizes = tuple(coding.sizes[coding.place[name]] for name in names)
+    narrow, wide = np.full((2, math.prod(sizes)), math.nan)
+    found = [0.0, 0.0] if not predictions else [-math.inf, -math.inf]
+    seen = set[tuple[int | None, ...]]()
+    for one in predictions:
+        codes = tuple(coding.code(name, one.parameters[name]) for name in names)
+        if codes in seen:
+            continue
+        seen.add(codes)
+        eight = number_of(one.divergence)
+        sixteen = min(number_of(one.divergence if one.wide is None else one.wide), eight)
+        found = [max(found[0], eight), max(found[1], sixteen)]
+        offered = [code for code in codes if code is not None]
+        if len(offered) == len(codes):
+            place = np.ravel_multi_index(offered, sizes) if sizes else 0
+            narrow[place], wide[place] = eight, sixteen
+    narrow[np.isnan(narrow)], wide[np.isnan(wide)] = found
+    return narrow, wide
 
-    def key(self, codes: Sequence[int]) -> tuple[int, ...]:
-        """The codes that decide."""
-        return tuple(codes[place] for place in self.places)
+
+def _codes(coding: Coding, names: Sequence[str], value: Choice) -> tuple[Places, Places]:
+    """The places of dimensions, and the code of a value in each; SAME where it does not have it."""
+    codes = [coding.code(name, value) for name in names]
+    places = np.array([coding.place[name] for name in names], dtype=np.intp)
+    return places, np.array([SAME if code is None else code for code in codes], dtype=np.intp)
 
 
 class PredictionTable:
@@ -103,25 +147,25 @@ class PredictionTable:
         self.predictions, self.tunables = predictions, tuple(predictions)
         place = {tunable: number for number, tunable in enumerate(self.tunables)}
         self._coding = coding
-        self._options = [_Options.of(tunable, each, coding) for tunable, each in predictions.items()]
-        readers = [layer for layer in self.tunables if self._options[place[layer]].bits is not None]
-        self._makers = {
-            place[layer]: [place[one] for one in makers.get(layer, ()) if one in place] for layer in readers
-        }
+        self._lookup = _Lookup.of(predictions, coding)
+        readers = [self.tunables[reader] for reader in self._lookup.readers.tolist()]
+        those = [[layer, *(one for one in makers.get(layer, ()) if one in place)] for layer in readers]
+        self._rounds = np.zeros((len(readers), len(place)), dtype=np.bool_)
+        for own, each in zip(self._rounds, those, strict=True):
+            own[[place[one] for one in each]] = True
         parts = place | {bits_of(layer): number for number, layer in enumerate(readers, start=len(place))}
         self.inputs = np.arange(len(parts)) >= len(place)
         self.switches = np.array([parts.get(name, -1) for name in coding.switches], dtype=np.intp)
-        self._sharing = list(self._sharing_of(self._makers))
+        self._sharing = list(self._sharing_of(those))
         self._always = np.isin(np.arange(len(parts)), self.switches, invert=True)
         self._always[self.inputs] = [min(switches) < 0 for switches in self._sharing]
         self._points: Sequence[Parameters] = ()
         self._rows = np.zeros((0, len(parts)))
 
-    def _sharing_of(self, makers: Mapping[int, Sequence[int]]) -> Iterator[tuple[int, ...]]:
+    def _sharing_of(self, layers: Sequence[Sequence[str]]) -> Iterator[tuple[int, ...]]:
         """For each input the switches any of which makes it 8 bits, by their places; -1 for what always does."""
         place = {name: number for number, name in enumerate(self._coding.switches)}
-        for reader, others in makers.items():
-            names = [self.tunables[one] for one in (reader, *others)]
+        for names in layers:
             yield tuple(dict.fromkeys(place.get(bits_of(name), place.get(name, -1)) for name in names))
 
     def switch_costs(self, codes: Codes, factors: Array) -> Array:
@@ -129,47 +173,42 @@ class PredictionTable:
 
         Of activations, what 8 bits of what the layer reads cost.
         """
-        listed = codes.tolist()
-        costs = [options.of_layer(listed) for options in self._options]
-        costs += [self._options[reader].of_input(listed) for reader in self._makers]
-        return np.asarray(np.append(np.array(costs) * factors, 0.0)[self.switches])
+        costs = [self._lookup.of_layers(codes), self._lookup.of_inputs(codes)]
+        return np.asarray(np.append(np.concatenate(costs) * factors, 0.0)[self.switches])
 
     def shared_costs(self, codes: Codes, factors: Array) -> list[SharedCost]:
         """What 8 bits of a layer's input cost, for all switches any of which makes it so."""
-        listed, found = codes.tolist(), []
-        for reader, switches, factor in zip(self._makers, self._sharing, factors[self.inputs].tolist(), strict=True):
-            if min(switches) >= 0:  # else it is always so
-                found.append(SharedCost(self._options[reader].of_input(listed) * factor, switches))
-        return found
+        costs = self._lookup.of_inputs(codes) * factors[self.inputs]
+        each = zip(costs.tolist(), self._sharing, strict=True)
+        return [SharedCost(cost, switches) for cost, switches in each if min(switches) >= 0]  # else it is always so
 
     def total(self, codes: Codes) -> float:
         """The sum of the predicted divergences of all tunables in INT8."""
-        return math.fsum(self._divergences(codes))
+        return math.fsum(self._divergences(codes).tolist())
 
     def row(self, codes: Codes) -> Array:
-        """Of a point what was predicted at first, shape (parts,).
+        """Of a point what was predicted at first, shape (parts,), or of several, (points, parts).
 
         Nothing where that is no number for what is in INT8 in every plan.
         """
-        found = np.array(self._divergences(codes), dtype=np.float64)
+        found = self._divergences(codes)
         found[self._always & ~np.isfinite(found)] = 0.0
         return found
 
     def rows(self, points: Sequence[Parameters], codes: Codes) -> Array:
         """The same of many points, looked up once of each, shape (points, parts)."""
         known = unchanged(self._points, points)
-        new = [self.row(one)[None] for one in codes[known:]]
-        self._points, self._rows = points, np.concatenate([self._rows[:known], *new])
+        self._points, self._rows = points, np.concatenate([self._rows[:known], self.row(codes[known:])])
         return self._rows
 
-    def _divergences(self, codes: Codes) -> list[float]:
-        listed = codes.tolist()
-        found = [options.divergence(listed) for options in self._options]
-        narrow = [options.is_int8(listed) for options in self._options] if self._makers else []
-        for reader, makers in self._makers.items():
-            rounded = narrow[reader] or any(narrow[maker] for maker in makers)
-            found.append(self._options[reader].of_input(listed) if rounded else 0.0)
-        return found
+    def _divergences(self, codes: Codes) -> Array:
+        lookup = self._lookup
+        layers = np.where(lookup.is_on(codes), lookup.of_layers(codes), 0.0)
+        if not lookup.readers.size:
+            return layers
+        rounded = (lookup.is_int8(codes)[..., None, :] & self._rounds).any(axis=-1)
+        inputs = np.where(rounded, lookup.of_inputs(codes), 0.0)
+        return np.concatenate([layers, inputs], axis=-1)
 
 
 def number_of(divergence: float) -> float:

@@ -60,7 +60,7 @@ def test_what_is_less_likely_to_be_within_is_not_where_what_is_likelier_is_not()
     running = [trial(2, "abcdefg"), trial(3, "abc"), trial(4, "abcde")]
     history = History.of([missed(0, "abcdefgh"), met(1, "ab"), *running], PROBLEM)
     plans = Plans(history, start_of(PROBLEM), history.predictions(start_of(PROBLEM)))
-    chances = {one.number: plans.chance(history.coding.encode(one.parameters)) for one in running}
+    chances = {one.number: plans.outlook(history.coding.encode(one.parameters))[1] for one in running}
     assert 1.0 > chances[3] > chances[4] > chances[2] > 0.0
     odds = {
         (): 1.0 - chances[3],

@@ -73,7 +73,7 @@ def test_a_plan_that_differs_little_from_one_that_missed_is_hardly_another_throw
     assert [history.trials[place].number for place in plans.near_misses] == [0, 1]  # that gains most first
 
     def chance(int8: str) -> float:
-        return plans.chance(history.coding.encode(with_int8(start_of(problem), problem, set(int8))))
+        return plans.outlook(history.coding.encode(with_int8(start_of(problem), problem, set(int8))))[1]
 
     assert chance("abce") < plans.curve.chance(0.04) < chance("defg")
     assert chance("ab") < chance("ef")

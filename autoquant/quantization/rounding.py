@@ -10,7 +10,7 @@ integers as those that updates of the inverse of H lead to, without an inverse.
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cholesky
+from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from autoquant.array import Array
 from autoquant.threads import one_blas_thread
@@ -19,6 +19,10 @@ DAMPING = 0.01
 """What is added to the diagonal of a moment, relative to its mean, so that few samples do not decide: GPTQ's choice."""
 BLOCK = 128
 """Inputs that are rounded before all others are told of their errors, in one product of matrices."""
+
+
+FEW = 4
+"""Where inputs are so many times as many as samples, what takes the square of the samples takes less."""
 
 
 @one_blas_thread()
@@ -30,23 +34,77 @@ def compensated(weight: Array, scales: Array, moment: Array, *, lowest: int, hig
     mean squares, largest first (GPTQ's act-order). A row that would be no better for it is rounded to nearest, so that
     e^T moment e is never more than with that. Raises ValueError where anything is not finite.
     """
-    if not (np.isfinite(weight).all() and np.isfinite(moment).all() and (scales > 0.0).all()):
-        raise ValueError("weights and moments must be finite, and scales above 0")
-    steps = weight.astype(np.float64) / scales.astype(np.float64)[..., None]
-    nearest = np.clip(np.rint(steps), lowest, highest)
+    steps, nearest = _steps(weight, scales, moment, lowest, highest)
     order = np.argsort(np.diagonal(moment, axis1=-2, axis2=-1), axis=-1, kind="stable")  # the last is rounded first
     columns = np.take_along_axis(steps, order[..., None, :], -1)
     rounded = _one_after_the_other(columns, _couplings(moment, order), lowest, highest)
     chosen = np.empty_like(rounded)
     np.put_along_axis(chosen, order[..., None, :], rounded, -1)
-    worse = _is_worse(chosen, nearest, steps, moment)
+    # e^T H e of the chosen errors less that of the others is (a - b)^T H (a + b), one product.
+    apart, together = nearest - chosen, 2.0 * steps - chosen - nearest
+    worse = np.einsum("...ij,...ij->...i", apart @ moment, together) >= 0.0
     return np.where(worse[..., None], nearest, chosen).astype(np.int8)
 
 
-def _is_worse(chosen: Array, nearest: Array, steps: Array, moment: Array) -> Array:
-    """Whether e^T H e of the chosen errors is no less than that of the others: (a - b)^T H (a + b), one product."""
-    apart, together = nearest - chosen, 2.0 * steps - chosen - nearest
-    return np.asarray(np.einsum("...ij,...ij->...i", apart @ moment, together) >= 0.0)
+@one_blas_thread()
+def compensated_by_samples(weight: Array, scales: Array, samples: Array, *, lowest: int, highest: int) -> Array:
+    """The same integers for `samples` (..., samples, inputs), whose second moment is samples^T samples.
+
+    In the memory, and the time, of the squares of samples, not of inputs: for few samples. Raises as `compensated`.
+    """
+    steps, nearest = _steps(weight, scales, samples, lowest, highest)
+    found = np.empty(steps.shape, np.int8)
+    rows, inputs = steps.shape[-2:]
+    stacks = (one.reshape(-1, rows, inputs) for one in (found, steps, nearest))
+    for own, wanted, plain, seen in zip(*stacks, samples.reshape(-1, *samples.shape[-2:]), strict=True):
+        squares = np.square(seen).sum(axis=0)
+        order = np.argsort(squares, kind="stable")
+        damping = DAMPING * float(squares.mean()) or 1.0
+        chosen = np.empty_like(wanted)
+        chosen[:, order] = _by_samples(wanted[:, order], seen[:, order], damping, lowest, highest)
+        left, was = (np.square((wanted - integers) @ seen.T).sum(axis=1) for integers in (chosen, plain))
+        own[:] = np.where((left < was)[:, None], chosen, plain)
+    return found
+
+
+def _steps(weight: Array, scales: Array, seen: Array, lowest: int, highest: int) -> tuple[Array, Array]:
+    """The weight in steps of its scales, and that rounded to nearest. Raises ValueError."""
+    if not (np.isfinite(weight).all() and np.isfinite(seen).all() and (scales > 0.0).all()):
+        raise ValueError("weights and moments must be finite, and scales above 0")
+    steps = weight.astype(np.float64) / scales.astype(np.float64)[..., None]
+    return steps, np.clip(np.rint(steps), lowest, highest)
+
+
+def _by_samples(steps: Array, samples: Array, damping: float, lowest: int, highest: int) -> Array:
+    """As `_one_after_the_other`, for samples X of inputs in this order.
+
+    L_kj / L_jj is S_kj / S_jj of H's Schur complement S once the inputs F in front of j are eliminated. With H = X^T X
+    + d I that is x_k^T P x_j, and d more where k is j, of P = d (d I + X_F X_F^T)^-1 (Woodbury): of all inputs behind
+    it is enough to know the sum of their errors times what they were in each sample.
+    """
+    wanted = np.ascontiguousarray(steps.T)
+    chosen = np.empty_like(wanted)
+    front = samples @ samples.T
+    front.reshape(-1)[:: len(front) + 1] += damping
+    behind = np.zeros((len(samples), wanted.shape[1]))
+    for stop in range(len(wanted), 0, -BLOCK):
+        start = max(stop - BLOCK, 0)
+        own, block = samples[:, start:stop], wanted[start:stop].copy()
+        front -= own @ own.T
+        seen = damping * cho_solve((cholesky(front, lower=True, check_finite=False), True), own, check_finite=False)
+        inner = own.T @ seen
+        inner.reshape(-1)[:: len(inner) + 1] += damping
+        lower = cholesky(inner, lower=True, check_finite=False)
+        diagonal = lower.diagonal()[:, None]
+        block += solve_triangular(lower, seen.T @ behind, lower=True, check_finite=False) / diagonal
+        couplings = lower / diagonal.T
+        errors = np.empty_like(block)
+        for place in reversed(range(stop - start)):
+            chosen[start + place] = np.clip(np.rint(block[place]), lowest, highest)
+            errors[place] = wanted[start + place] - chosen[start + place]
+            block[:place] += couplings[place, :place, None] * errors[place]
+        behind += own @ errors
+    return chosen.T
 
 
 def _couplings(moment: Array, order: Array) -> Array:

@@ -11,20 +11,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optimal_brain import squared_errors, textbook
 
-from autoquant.quantization.rounding import compensated
+from autoquant.quantization.rounding import compensated, compensated_by_samples
 
 LIMITS: dict[str, Any] = {"lowest": -128, "highest": 127}
 
 
 def made(seed: int, rows: int, inputs: int, samples: int, *, stack: tuple[int, ...] = ()) -> tuple[Any, Any, Any]:
     """A weight, its min-max scales, and the second moment of correlated inputs, some of which are always 0."""
+    weight, scales, seen = made_samples(seed, rows, inputs, samples, stack=stack)
+    return weight, scales, seen.swapaxes(-1, -2) @ seen
+
+
+def made_samples(
+    seed: int, rows: int, inputs: int, samples: int, *, stack: tuple[int, ...] = ()
+) -> tuple[Any, Any, Any]:
+    """The same with the inputs themselves, of which this is the second moment."""
     random = np.random.default_rng(seed)
     weight = random.laplace(size=(*stack, rows, inputs))
     mixed = random.normal(size=(*stack, samples, 1 + inputs // 3)) @ random.normal(
         size=(*stack, 1 + inputs // 3, inputs)
     )
     x = np.maximum(mixed + 0.3 * random.normal(size=mixed.shape) + 0.2, 0.0) * (random.random(inputs) < 0.9)
-    return weight, np.abs(weight).max(axis=-1) / 127, x.swapaxes(-1, -2) @ x / samples
+    return weight, np.abs(weight).max(axis=-1) / 127, x / np.sqrt(samples)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +112,52 @@ def test_of_correlated_inputs_the_error_is_a_third_on_others_too(inputs: int) ->
     for x in (seen, unseen):
         left, was = (squared_errors(steps - integers, x.T @ x).sum() for integers in (found, np.rint(steps)))
         assert left < 0.37 * was
+
+
+@pytest.mark.parametrize(
+    ("inputs", "samples", "stack"), [(40, 7, ()), (300, 60, ()), (129, 200, ()), (260, 1, ()), (9, 2, (5,))], ids=str
+)
+def test_by_few_samples_the_integers_are_the_same(inputs: int, samples: int, stack: tuple[int, ...]) -> None:
+    weight, scales, seen = made_samples(inputs, 20, inputs, samples, stack=stack)
+    found = compensated_by_samples(weight, scales, seen, **LIMITS)
+    wanted = compensated(weight, scales, seen.swapaxes(-1, -2) @ seen, **LIMITS)
+    assert found.dtype == np.int8
+    assert (found == wanted).all(axis=-1).mean() > 0.9  # a value near a tie may fall to the other side of it
+    assert (found != np.rint(weight / scales[..., None])).mean() > 0.02
+
+
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 12), st.integers(1, 8), st.integers(2, 8))
+def test_by_few_samples_it_is_never_worse_than_rounding_to_nearest(
+    seed: int, rows: int, inputs: int, samples: int, bits: int
+) -> None:
+    weight, scales, seen = made_samples(seed, rows, inputs, samples)
+    limits = {"lowest": -(2 ** (bits - 1)), "highest": 2 ** (bits - 1) - 1}
+    scales = scales * 127 / limits["highest"]
+    found = compensated_by_samples(weight, scales, seen, **limits)
+    assert limits["lowest"] <= found.min() and found.max() <= limits["highest"]
+    steps = weight / scales[:, None]
+    near = np.clip(np.rint(steps), limits["lowest"], limits["highest"])
+    left, was = (np.square((steps - integers) @ seen.T).sum(axis=1) for integers in (found, near))
+    assert (left <= was * (1.0 + 1e-12)).all()
+
+
+def test_by_few_samples_without_any_input_or_with_what_is_not_finite() -> None:
+    weight, scales, seen = made_samples(8, 3, 5, 2)
+    nothing = compensated_by_samples(weight, scales, np.zeros_like(seen), **LIMITS)
+    np.testing.assert_array_equal(nothing, np.rint(weight / scales[:, None]))
+    with pytest.raises(ValueError, match="must be finite"):
+        compensated_by_samples(weight, scales, np.full_like(seen, np.nan), **LIMITS)
+
+
+def test_few_samples_take_no_square_of_the_inputs() -> None:
+    weight, scales, seen = made_samples(6, 4, 1024, 64)
+    tracemalloc.start()
+    try:
+        compensated_by_samples(weight, scales, seen, **LIMITS)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * seen.nbytes < 1024**2 * 4
 
 
 def test_it_takes_the_memory_of_one_moment_more() -> None:

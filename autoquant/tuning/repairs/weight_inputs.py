@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from autoquant.model.litert.flatbuffer import schema
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Program
 from autoquant.quantization.patches import Axis, patches
+from autoquant.quantization.rounding import FEW
 from autoquant.threads import one_blas_thread
 
 WAITING = 1 << 21
@@ -144,46 +146,60 @@ class InputMoments:
     """Means and second moments of what the weights of a layer meet, group by group, from rows (groups, rows, inputs).
 
     They are summed about the mean of the first rows, which keeps float32 exact where means are large, and many at once:
-    few take as long.
+    few take as long. As long as there are no more rows than inputs the rows are kept, which take less memory.
     """
 
     def __init__(self, rows: Array) -> None:
+        groups, _, inputs = rows.shape
         self._count = 0
         self._about = rows.mean(axis=1, keepdims=True)
         self._sums: Array = np.zeros(self._about.shape)
-        self._products: Array = np.zeros((len(rows), rows.shape[2], rows.shape[2]), np.float32)
+        self._products: Array | None = None
         self._waiting: list[Array] = []
-        self._bytes = 0
+        self._room = max(WAITING, groups * inputs**2 * rows.itemsize)
         self.add(rows)
 
     @property
     def nbytes(self) -> int:
         """Of memory."""
-        return self._products.nbytes
+        return self._bytes if self._products is None else self._products.nbytes
 
     def add(self, rows: Array) -> None:
         """See more rows."""
-        self._waiting.append(rows - self._about)
-        self._bytes += rows.nbytes
-        if self._bytes > WAITING:
+        moved = rows - self._about
+        self._count += moved.shape[1]
+        self._sums += moved.sum(axis=1, dtype=np.float64, keepdims=True)
+        self._waiting.append(moved)
+        if self._bytes > self._room:
             self._multiply()
+
+    @property
+    def _bytes(self) -> int:
+        return sum(each.nbytes for each in self._waiting)
 
     @one_blas_thread()
     def _multiply(self) -> None:
         moved = np.concatenate(self._waiting, axis=1)
-        self._waiting, self._bytes = [], 0
-        self._count += moved.shape[1]
-        self._sums += moved.sum(axis=1, dtype=np.float64, keepdims=True)
+        self._waiting, self._room = [], WAITING
         with np.errstate(over="ignore", invalid="ignore"):  # which the moment shows
-            self._products += moved.swapaxes(1, 2) @ moved
+            products = moved.swapaxes(1, 2) @ moved
+        self._products = products if self._products is None else self._products + products
+
+    def samples(self, *, centered: bool) -> Array | None:
+        """X of each group whose X^T X is the `moment`, (groups, rows, inputs), float64; None where rows are not few."""
+        if self._products is not None or FEW * self._count > self._about.shape[-1]:
+            return None
+        found = np.concatenate(self._waiting, axis=1, dtype=np.float64)
+        found += -self._sums / self._count if centered else self._about
+        return np.asarray(found / math.sqrt(self._count))
 
     def moment(self, *, centered: bool) -> Array:
         """E[x x^T] of each group, (groups, inputs, inputs), float64; `centered` of what differs from the mean."""
-        if self._waiting:
+        if self._products is not None and self._waiting:
             self._multiply()
         mean = self._sums / self._count
         shifted = mean + self._about
-        found = self._products.astype(np.float64)
+        found = self._squares()
         for start in range(0, found.shape[1], TOGETHER):  # all at once would take the memory of another moment
             some = slice(start, start + TOGETHER)
             found[:, some] /= np.float64(self._count)
@@ -191,3 +207,10 @@ class InputMoments:
             if not centered:
                 found[:, some] += shifted.swapaxes(1, 2)[:, some] * shifted
         return found
+
+    @one_blas_thread()
+    def _squares(self) -> Array:
+        if self._products is not None:
+            return self._products.astype(np.float64)
+        rows = np.concatenate(self._waiting, axis=1, dtype=np.float64)
+        return np.asarray(rows.swapaxes(1, 2) @ rows)

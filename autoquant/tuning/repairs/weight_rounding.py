@@ -29,7 +29,7 @@ from autoquant.model.layer import Layer
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.model import Model, known_constant
 from autoquant.quantization.affine import by_channel, from_channels
-from autoquant.quantization.rounding import compensated
+from autoquant.quantization.rounding import compensated, compensated_by_samples
 from autoquant.quiet import no_progress
 from autoquant.targets.base import Compiler, Target
 from autoquant.tuning.repairs.weight_inputs import InputMoments, WeightInputs, weight_inputs
@@ -41,7 +41,7 @@ OF_INPUT, FEWEST, MOST = 32, 2048, 16384
 within these bounds."""
 TOGETHER = 1 << 30
 """Bytes of moments that are held, and kept for other plans: with more it takes several passes."""
-VERSION = 1
+VERSION = 2
 """Of the arithmetic, and of what is kept."""
 
 
@@ -183,19 +183,22 @@ class Rounder:
     def _integers(self, wanted: _Wanted, moments: InputMoments, *, centered: bool) -> Array:
         """The integers of a layer's weight, in its shape. Raises TrialError."""
         layer, record = wanted.layer, wanted.record
-        moment = moments.moment(centered=centered)
-        groups, inputs = moment.shape[:2]
+        samples = moments.samples(centered=centered)
+        few = samples is not None
+        seen = moments.moment(centered=centered) if samples is None else samples
+        groups, _, inputs = seen.shape
         if record.balance:
             factors = np.array(record.balance).reshape(groups, 1, wanted.inputs.channels)
             each = np.broadcast_to(factors, (groups, wanted.inputs.kernel, wanted.inputs.channels))
-            divided = each.reshape(groups, inputs)
-            moment /= divided[:, :, None] * divided[:, None, :]
+            divided = each.reshape(groups, 1, inputs)
+            seen /= divided if few else divided.swapaxes(1, 2) * divided
         rows = wanted.rows.reshape(groups, -1, inputs)
         scales = np.broadcast_to(np.array(record.scale_w), layer.channels).reshape(groups, -1)
         highest = 2 ** (record.weight_bits - 1) - 1
         lowest = -highest if wanted.narrow else -highest - 1
+        rounded = compensated_by_samples if few else compensated
         try:
-            integers = compensated(rows, scales, moment, lowest=lowest, highest=highest)
+            integers = rounded(rows, scales, seen, lowest=lowest, highest=highest)
         except ValueError:
             raise TrialError(layer.name, "the squares of what it reads are beyond float32", hint=IN_FLOAT) from None
         return from_channels(integers.reshape(layer.channels, -1), layer.weight_shape, layer.channel_axes)

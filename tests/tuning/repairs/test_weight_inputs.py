@@ -151,6 +151,30 @@ def test_rows_of_a_weight_are_put_back() -> None:
         np.testing.assert_array_equal(from_channels(by_channel(weight, axes), weight.shape, axes), weight)
 
 
+@pytest.mark.parametrize("centered", [False, True])
+def test_few_rows_are_kept_and_have_the_same_moment(centered: bool) -> None:
+    rows = (1000 + np.random.default_rng(0).normal(size=(2, 30, 200))).astype(np.float32)
+    moments = InputMoments(rows[:, :10])
+    moments.add(rows[:, 10:])
+    assert moments.nbytes == rows.nbytes < 4 * 200 * 200 * 2
+    samples = moments.samples(centered=centered)
+    assert samples is not None and samples.shape == rows.shape
+    np.testing.assert_allclose(
+        samples.swapaxes(1, 2) @ samples, moments.moment(centered=centered), rtol=1e-9, atol=1e-9
+    )
+    moments.add(rows[:, :21])
+    assert moments.samples(centered=centered) is None  # of 51 rows and 200 inputs
+
+
+def test_many_rows_take_the_memory_of_their_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoquant.tuning.repairs.weight_inputs.WAITING", 1)
+    moments = InputMoments(np.ones((1, 30, 20), np.float32))
+    for _ in range(10):
+        moments.add(np.ones((1, 30, 20), np.float32))
+        assert moments.nbytes == 4 * 20 * 20
+    np.testing.assert_allclose(moments.moment(centered=False), np.ones((1, 20, 20)))
+
+
 @pytest.mark.parametrize("inputs", [5, TOGETHER + 5])
 def test_moments_are_those_of_all_rows(inputs: int) -> None:
     """Also where the mean is large, and the spread small."""

@@ -237,7 +237,10 @@ def test_layers_with_too_many_inputs_are_named_once(bench: Bench, monkeypatch: p
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
-def test_inputs_whose_squares_are_beyond_float32_name_the_layer(file: Path, x: Any, target: str) -> None:
+def test_inputs_whose_squares_are_beyond_float32_name_the_layer(
+    file: Path, x: Any, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoquant.tuning.repairs.weight_inputs.WAITING", 1)
     bench = made_bench(target, file, x)
     plan = bench.plan("conv", weight_rounding="gptq")
     huge = made_bench(target, file, x * np.float32(1e25)).repairs.rounder

@@ -16,6 +16,7 @@ from autoquant.array import Array
 from autoquant.errors import ModelError, TrialError
 from autoquant.evaluation.data.decoding import cores
 from autoquant.evaluation.engines.engine import fixed_batch, run_fixed
+from autoquant.memory import trim_memory
 from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.interpreter import sentence
@@ -113,6 +114,7 @@ class LiteRTRunner:
 
         self._fetches = tuple(fetches)
         self._cut = cut
+        self._size = len(content)
         self._shapes: list[tuple[int, ...]] = []
         try:
             self._interpreter: Any = Interpreter(
@@ -151,8 +153,9 @@ class LiteRTRunner:
         }
 
     def close(self) -> None:
-        """Free the interpreter."""
+        """Free the interpreter, and give back its copy of the weights."""
         self._interpreter = None
+        trim_memory(self._size)
 
     def _together(self, samples: int) -> int:
         """How many samples to run at once, of as many: runs of one size, whose largest tensor stays in the cache."""

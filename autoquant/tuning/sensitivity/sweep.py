@@ -19,6 +19,7 @@ from autoquant.evaluation.data.batch import Batch
 from autoquant.evaluation.data.dataset import Dataset
 from autoquant.evaluation.data.decoding import cores
 from autoquant.evaluation.engines.litert import LiteRTRunner
+from autoquant.memory import trim_memory
 from autoquant.model.litert.builder import LiteBuilder
 from autoquant.model.litert.graph import LiteGraph
 from autoquant.model.litert.parts import Cutter, Part
@@ -65,9 +66,10 @@ class Sweep:
         return replace(sweep, row_bytes=max(largest // len(batch), 1))
 
     def close(self) -> None:
-        """Free the interpreters."""
+        """Free the interpreters, each of which had room for what is handed on."""
         for runner in self.runners:
             runner.close()
+        trim_memory(len(self.lite.content) + ROOM * len(self.parts))
 
     def suffix(self, variant: Variant) -> Suffix:
         """What runs once more for a variant in its own part."""

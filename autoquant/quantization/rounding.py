@@ -17,8 +17,9 @@ from autoquant.threads import one_blas_thread
 
 DAMPING = 0.01
 """What is added to the diagonal of a moment, relative to its mean, so that few samples do not decide: GPTQ's choice."""
-BLOCK = 128
-"""Inputs that are rounded before all others are told of their errors, in one product of matrices."""
+BLOCK, BY_SAMPLES = 32, 128
+"""Inputs that are rounded before all others are told of their errors, in one product of matrices; more where each block
+takes a decomposition of the square of the samples."""
 
 
 FEW = 4
@@ -87,8 +88,8 @@ def _by_samples(steps: Array, samples: Array, damping: float, lowest: int, highe
     front = samples @ samples.T
     front.reshape(-1)[:: len(front) + 1] += damping
     behind = np.zeros((len(samples), wanted.shape[1]))
-    for stop in range(len(wanted), 0, -BLOCK):
-        start = max(stop - BLOCK, 0)
+    for stop in range(len(wanted), 0, -BY_SAMPLES):
+        start = max(stop - BY_SAMPLES, 0)
         own, block = samples[:, start:stop], wanted[start:stop].copy()
         front -= own @ own.T
         seen = damping * cho_solve((cholesky(front, lower=True, check_finite=False), True), own, check_finite=False)
@@ -100,7 +101,7 @@ def _by_samples(steps: Array, samples: Array, damping: float, lowest: int, highe
         couplings = lower / diagonal.T
         errors = np.empty_like(block)
         for place in reversed(range(stop - start)):
-            chosen[start + place] = np.clip(np.rint(block[place]), lowest, highest)
+            chosen[start + place] = _within(block[place], lowest, highest)
             errors[place] = wanted[start + place] - chosen[start + place]
             block[:place] += couplings[place, :place, None] * errors[place]
         behind += own @ errors
@@ -131,8 +132,14 @@ def _one_after_the_other(steps: Array, couplings: Array, lowest: int, highest: i
         block = wanted[..., start:stop, :].copy()
         block += np.swapaxes(couplings[..., stop:, start:stop], -1, -2) @ errors[..., stop:, :]
         for place in reversed(range(start, stop)):
-            integers = np.clip(np.rint(block[..., place - start, :]), lowest, highest)
+            integers = _within(block[..., place - start, :], lowest, highest)
             error = wanted[..., place, :] - integers
             block[..., : place - start, :] += couplings[..., place, start:place, None] * error[..., None, :]
             chosen[..., place, :], errors[..., place, :] = integers, error
     return np.swapaxes(chosen, -1, -2)
+
+
+def _within(values: Array, lowest: int, highest: int) -> Array:
+    """Rounded to integers in these limits; np.clip takes as long for few values as all else."""
+    rounded = np.rint(values)
+    return np.minimum(np.maximum(rounded, lowest, out=rounded), highest, out=rounded)

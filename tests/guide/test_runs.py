@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from databases import postgresql
+from loaded_python import Forked, client
 from packages import install, site
 from pages import PAGES, README, blocks, commands
 
@@ -195,7 +196,7 @@ def test_workers(folder: Path) -> None:
     shutil.rmtree("runs/night", ignore_errors=True)  # that of another page
     with postgresql() as server:
         here = [line.replace("postgresql+psycopg://aq@db/aq", server.url) for line in (search, work, status)]
-        worker = subprocess.Popen([sys.executable, "-m", *shlex.split(here[1])])
+        worker = Forked(["-m", *shlex.split(here[1])], os.environ, [0, 1, 2])
         try:
             run(here[0])
             assert worker.wait(timeout=60) == 0
@@ -223,9 +224,8 @@ def test_the_job_of_every_night(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         shutil.copy(folder / name, name)
     train = KERAS.replace("epochs=20", "epochs=int(os.environ['EPOCHS'])").replace('"digits.keras"', "sys.argv[1]")
     Path("train.py").write_text(f"import os, sys\n{train}", encoding="utf-8")
-    for name, call in (("autoquant", f"{sys.executable} -m autoquant"), ("python", sys.executable)):
-        Path("bin", name).write_text(f'#!/bin/sh\nexec {call} "$@"\n', encoding="utf-8")
-        Path("bin", name).chmod(0o755)
+    client(Path("bin/autoquant"), "-m", "autoquant")
+    client(Path("bin/python"))
     monkeypatch.setenv("PATH", f"{where / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
 

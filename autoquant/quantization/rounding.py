@@ -20,8 +20,6 @@ DAMPING = 0.01
 BLOCK, BY_SAMPLES = 32, 128
 """Inputs that are rounded before all others are told of their errors, in one product of matrices; more where each block
 takes a decomposition of the square of the samples."""
-
-
 FEW = 4
 """Where inputs are so many times as many as samples, what takes the square of the samples takes less."""
 

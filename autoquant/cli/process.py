@@ -68,10 +68,19 @@ def interruptible() -> Iterator[None]:
 
     def swallowed() -> None:
         lost.append(signal.SIGINT)
-        threading.Timer(LATER, _thread.interrupt_main).start()
+        threading.Timer(LATER, _interrupt_main).start()
 
     with _handled_by(interrupt, signal.SIGINT, signal.SIGTERM), _told_of_swallowed(swallowed):
         yield
+
+
+def _interrupt_main() -> None:
+    """Send the main thread SIGINT, which ends what it waits for in C as well, where the system can do that."""
+    number = threading.main_thread().ident
+    if number is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(number, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 @contextmanager

@@ -34,14 +34,15 @@ print("after")
 
 @pytest.mark.parametrize(("asked", "said"), [(None, "1"), ("0", "0")])
 def test_tensorflow_is_told_to_give_memory_back(
-    asked: str | None, said: str, python: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    asked: str | None, said: str, python: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unless the environment says otherwise."""
+    """When it is loaded, unless the environment says otherwise."""
+    (tmp_path / "tensorflow.py").write_text("import os; said = os.environ['TF_ONEDNN_USE_SYSTEM_ALLOCATOR']")
     monkeypatch.delenv("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", raising=False)
     if asked is not None:
         monkeypatch.setenv("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", asked)
-    code = IMPORT.format(False) + "; import os; print(os.environ['TF_ONEDNN_USE_SYSTEM_ALLOCATOR'])"
-    assert python("-c", code).stdout == f"ok\n{said}\n"
+    code = IMPORT.format(False) + "; import tensorflow; print(tensorflow.said)"
+    assert python("-c", code, first=str(tmp_path)).stdout == f"ok\n{said}\n"
 
 
 def test_sigterm_is_ctrl_c_inside_only() -> None:
@@ -52,7 +53,7 @@ def test_sigterm_is_ctrl_c_inside_only() -> None:
 
 
 def test_an_interruption_while_an_object_is_deleted_takes_effect(python: Callable[..., Any]) -> None:
-    """Python swallows what is raised there; and the next signal is the second one."""
+    """Python swallows what is raised there; and the next signal is the second one. What waits in C is interrupted."""
     text = """
 import os, signal, time
 from autoquant.cli.process import interruptible
@@ -66,11 +67,11 @@ try:
     with interruptible():
         late = Late()
         del late
-        time.sleep(30)
+        signal.pause()
 except KeyboardInterrupt:
     print("interrupted")
 """
-    done = python("-c", text)
+    done = python("-c", text, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
 
 

@@ -66,11 +66,9 @@ def _share(run: RunFiles) -> str:
 
 
 def _layers(run: RunFiles) -> str:
-    return (
-        NOT_KNOWN
-        if run.best is None
-        else f"{run.best.int8_layers} of {run.best.layers}{wide_words(run.best.int16_layers)}"
-    )
+    if run.best is None:
+        return NOT_KNOWN
+    return f"{run.best.int8_layers} of {run.best.layers}{wide_words(run.best.int16_layers)}"
 
 
 def _number(run: RunFiles, fact: str) -> str:

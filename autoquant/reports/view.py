@@ -14,7 +14,7 @@ from autoquant.reports.view_layers import layers_section
 from autoquant.reports.view_samples import samples_section
 from autoquant.reports.view_trials import drop_section, effects_section, history_section, trade_off_section
 from autoquant.reports.words import number
-from autoquant.targets.profiles.table import PROFILES
+from autoquant.targets.profiles.table import PROFILES, chosen_profile
 
 PICTURES = 24
 """Pictures of samples that are shown where nobody says how many."""
@@ -69,7 +69,8 @@ def _facts(run: RunFiles) -> Any:
 
 def _device(run: RunFiles) -> Any:
     """The device that the model is for, and what is known of it."""
-    profile = PROFILES.get(str(run.request.get("profile", "")))
+    name = str(run.request.get("profile", ""))
+    profile = chosen_profile(name if name in PROFILES else "", integer_only=bool(run.request.get("integer_only")))
     if profile is not None:
         yield "Device", f"{profile.device}: profile {profile.name}, checked {profile.checked}"
 

@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_runs import HOSTILE, report_run
@@ -39,6 +40,24 @@ def test_a_certified_run_says_what_is_claimed(run: RunFiles) -> None:
         found.sentence,
     )
     assert found.more == (f"Why the search ended: {run.result['ended']}.",) if run.result else False
+
+
+@pytest.mark.parametrize(
+    ("asked", "device"),
+    [
+        ({}, None),
+        (
+            {"profile": "ethos-u55"},
+            "Arm Ethos-U55 and Ethos-U65, compiled by Vela 5.2: profile ethos-u55, checked against Vela",
+        ),
+        ({"integer_only": True}, "any device that runs LiteRT's integer kernels: profile integer-only, checked "),
+        ({"profile": "of another version", "integer_only": False}, None),
+    ],
+)
+def test_the_device_that_a_file_is_for(run: RunFiles, asked: dict[str, Any], device: str | None) -> None:
+    facts = dict(report_view(replace(run, request={**run.request, **asked}))["facts"])
+    assert ("Device" in facts) == (device is not None)
+    assert device is None or facts["Device"].startswith(device)
 
 
 def test_what_is_shipped_is_told(run: RunFiles) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from guided_problems import Synthetic
 
-from autoquant.tuning.sampling.problem import bits_of, gain_of, int8_of
+from autoquant.tuning.sampling.problem import gain_of, int8_of
 from autoquant.tuning.sensitivity.request import Prediction
-from autoquant.tuning.study.space import Choice, Parameters, switch_of
+from autoquant.tuning.study.space import Choice, Parameters, bits_of, switch_of
 
 
 @dataclass

@@ -14,9 +14,9 @@ from autoquant.tuning.sampling.history import THRESHOLD, History
 from autoquant.tuning.sampling.moves import next_float_choice, next_move, remaining_gain
 from autoquant.tuning.sampling.plans import Plans, with_best
 from autoquant.tuning.sampling.predictions import PredictionTable
-from autoquant.tuning.sampling.problem import COSTLY, Switch, bits_of, globals_of, int8_of, start_of
+from autoquant.tuning.sampling.problem import COSTLY, Switch, globals_of, int8_of, start_of
 from autoquant.tuning.sampling.race import FEW, changed_words, race
-from autoquant.tuning.study.space import Parameters, Suggestion, all_int8_words, switch_of
+from autoquant.tuning.study.space import Parameters, Suggestion, all_int8_words, bits_of, switch_of
 from autoquant.tuning.study.trial import State, Trial
 
 Around = Callable[[History, Trial], Suggestion | None]

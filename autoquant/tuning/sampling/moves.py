@@ -19,9 +19,9 @@ from autoquant.tuning.sampling.coding import SAME, Codes, Layers
 from autoquant.tuning.sampling.infeasible import Cuts
 from autoquant.tuning.sampling.plans import Plans
 from autoquant.tuning.sampling.predictions import number_of
-from autoquant.tuning.sampling.problem import Switch, bits_of, int8_of
+from autoquant.tuning.sampling.problem import Switch, int8_of
 from autoquant.tuning.sensitivity.request import Prediction
-from autoquant.tuning.study.space import Choice, Suggestion
+from autoquant.tuning.study.space import Choice, Suggestion, bits_of
 
 CHANCES = (0.97, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.03)
 """The knapsack's bounds are where plans are within with these chances."""

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoquant.tuning.sampling.coding import SAME, Codes, Coding, unchanged
-from autoquant.tuning.sampling.problem import bits_of
 from autoquant.tuning.sampling.shared_costs import SharedCost
 from autoquant.tuning.sensitivity.request import Prediction, Predictions
-from autoquant.tuning.study.space import Choice, Parameters, switch_of
+from autoquant.tuning.study.space import Choice, Parameters, bits_of, switch_of
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from autoquant.model.operators import is_tensor
 from autoquant.tuning.sensitivity.request import Predictions
-from autoquant.tuning.study.space import ACTIVATION_BITS, Choice, Parameters, SearchSpace, switch_of
+from autoquant.tuning.study.space import Choice, Parameters, SearchSpace, bits_of, switch_of
 from autoquant.tuning.study.workload import Objective
 
 COSTLY = frozenset({"training"})
@@ -147,13 +147,8 @@ class SearchProblem:
 def switches_of(choices: Choices) -> Mapping[str, Switch]:
     """What can be in INT8 or not, by name: layers by their own, activations of layers by that of the dimension."""
     layers = {layer: Switch(layer, switch_of(layer), True, False) for layer in choices.layers}
-    bits = [name for name in choices.dimensions if unit_of(name) and name.endswith(f":{ACTIVATION_BITS}")]
+    bits = [name for name in choices.dimensions if unit_of(name) and name == bits_of(unit_of(name))]
     return layers | {name: Switch(unit_of(name), name, 8, 16) for name in bits}
-
-
-def bits_of(layer: str) -> str:
-    """The dimension, and the switch, that says how many bits a layer's activations have."""
-    return f"{layer}:{ACTIVATION_BITS}"
 
 
 def start_of(choices: Choices) -> Parameters:

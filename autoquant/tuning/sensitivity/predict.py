@@ -23,7 +23,7 @@ from autoquant.tuning.sensitivity.divergence import divergence
 from autoquant.tuning.sensitivity.likelihoods import OutputReading
 from autoquant.tuning.sensitivity.measure import calibrated_request, cosines, measure_sensitivity
 from autoquant.tuning.sensitivity.request import Between, Prediction, Predictions, Sensitivities, SensitivityRequest
-from autoquant.tuning.study.space import ACTIVATION_BITS, Choice, Parameters, SearchSpace, switch_of
+from autoquant.tuning.study.space import Choice, Parameters, SearchSpace, bits_of, switch_of
 
 VERSION = 3
 MOST = 24
@@ -63,7 +63,7 @@ def options(space: SearchSpace, tunable: str, parameters: Parameters) -> Iterato
     if not is_tensor(tunable):  # whether it is in INT8 is the planner's to choose
         own.pop(switch, None)
         given[switch] = True
-    bits = own.pop(f"{tunable}:{ACTIVATION_BITS}", None)
+    bits = own.pop(bits_of(tunable), None)
     first = {name: choices[0] for name, choices in own.items()}
     if math.prod(map(len, own.values())) <= MOST:
         chosen = [dict(zip(own, values, strict=True)) for values in itertools.product(*own.values())]
@@ -140,7 +140,7 @@ class Predictor:
             predictions = self._predictions(tunable, each, entry.header[tunable], results)
             for option, prediction in zip(each, predictions, strict=True):
                 if option.settings is not None and option.parameters.items() <= parameters.items():
-                    wide = prediction.wide if parameters.get(f"{tunable}:{ACTIVATION_BITS}") == 16 else None
+                    wide = prediction.wide if parameters.get(bits_of(tunable)) == 16 else None
                     found[tunable] = prediction.divergence if wide is None else wide
         return found
 

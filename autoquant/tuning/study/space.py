@@ -134,9 +134,7 @@ class SearchSpace:
     def widest(self) -> Plan:
         """The same with activations of 16 bits, where there is that choice."""
         first = next(self.starts()).parameters
-        wide = {
-            name: 16 for name, choices in self.dimensions.items() if 16 in choices and name.endswith(ACTIVATION_BITS)
-        }
+        wide = {name: 16 for name, choices in self.dimensions.items() if 16 in choices and name.endswith(BITS)}
         return self.plan({**first, **wide})
 
     @property
@@ -190,6 +188,11 @@ def switch_of(name: str) -> str:
     return f"{name}:{QUANT_ENABLE}"
 
 
+def bits_of(name: str) -> str:
+    """The dimension that says how many bits the activations of a layer have."""
+    return f"{name}:{BITS}"
+
+
 def _labels(values: Sequence[Any]) -> tuple[Choice, ...]:
     return tuple(value if isinstance(value, bool | int | str) else choice_label(value) for value in values)
 
@@ -232,7 +235,7 @@ def _table(file: SpaceFile, layer: Layer) -> Choices:
     found: dict[str, Any] = {QUANT_ENABLE: enable or (True,)}
     for setting, default in DEFAULTS.items():
         offered, shared = _first(tables, setting), getattr(file.shared, setting)
-        if setting == ACTIVATION_BITS and not layer.can.in_float:
+        if setting == BITS and not layer.can.in_float:
             default = (8, 16)  # all there is to choose where INT8 loses too much
         possible = _possible(layer, setting, offered or shared or default)
         found[setting] = () if possible == shared and not offered else possible
@@ -290,7 +293,7 @@ def all_int8_words(chosen: Mapping[str, Choice]) -> str:
 
 QUANT_ENABLE = "quant_enable"
 """The setting that says whether a layer is in INT8 or in float."""
-ACTIVATION_BITS = "activation_bits"
+BITS = "activation_bits"
 """The setting that says whether activations of a layer have 8 or 16 bits."""
 
 

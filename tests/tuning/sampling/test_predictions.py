@@ -14,9 +14,8 @@ from wide_problems import wide_chain
 
 from autoquant.tuning.sampling.coding import Coding
 from autoquant.tuning.sampling.predictions import PredictionTable
-from autoquant.tuning.sampling.problem import bits_of
 from autoquant.tuning.sensitivity.request import Prediction
-from autoquant.tuning.study.space import switch_of
+from autoquant.tuning.study.space import bits_of, switch_of
 
 RANGES = ("r0", "r1")
 NUMBERS = st.floats(0.0, 1.0) | st.just(math.inf)

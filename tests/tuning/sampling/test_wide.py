@@ -12,9 +12,9 @@ from wide_problems import WideChain, wide_chain
 from autoquant.tuning.sampling.history import History
 from autoquant.tuning.sampling.moves import alternatives, float_choices
 from autoquant.tuning.sampling.plans import Plans
-from autoquant.tuning.sampling.problem import bits_of, start_of
+from autoquant.tuning.sampling.problem import start_of
 from autoquant.tuning.sampling.samplers import open_sampler
-from autoquant.tuning.study.space import Parameters, Suggestion
+from autoquant.tuning.study.space import Parameters, Suggestion, bits_of
 from autoquant.tuning.study.trial import State, Trial
 
 LAYERS = tuple("abcdefgh")

@@ -22,7 +22,7 @@ from autoquant.calibration.sketch import Sketch
 from autoquant.calibration.sketcher import Sketcher
 from autoquant.errors import PlanError
 
-VERSION = 6
+VERSION = 7
 """Version of the cache; part of the key, so that a file of another version is never used."""
 FACTS = ("low", "high", "width", "first", "nonfinite")
 COUNTS = (np.int8, np.int16, np.int32, np.int64)

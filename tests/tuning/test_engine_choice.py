@@ -257,7 +257,7 @@ def test_a_run_on_litert_does_not_go_on_elsewhere(searched: Search, monkeypatch:
     searched(tolerance=0.0, max_trials=1, space="thorough")
     reasons = {"dense": "it is gone"}
     monkeypatch.setattr(
-        FakeQuantEngine, "of", lambda graph, layers: FakeQuantEngine(graph, cast("Any", None), {}, {}, reasons, {})
+        FakeQuantEngine, "of", lambda graph, layers: FakeQuantEngine(graph, cast("Any", None), {}, {}, reasons, {}, {})
     )
     with pytest.raises(RunError, match="was started on LiteRT, which does not run the model any more: dense"):
         autoquant.resume(searched.run, max_trials=2)

@@ -41,7 +41,8 @@ class FakeQuantEngine:
     """LiteRT with kernels in float for one graph, converted once to `lite`, and for its quantized graphs.
 
     `layers` are those that have a place in the .tflite; `reasons` says why others cannot be fake-quantized.
-    `activations` gives for what layers read, by its name in the graph, that of the tensor in the .tflite.
+    `activations` gives for what layers read, by its name in the graph, that of the tensor in the .tflite. Where the
+    converter has joined a layer with the zeros in front of it, that has none: `zeros` are the paddings of these.
     """
 
     name: ClassVar[str] = "litert"
@@ -51,6 +52,7 @@ class FakeQuantEngine:
     places: Mapping[str, Place]
     reasons: Mapping[str, str]
     activations: Mapping[str, str]
+    zeros: Mapping[str, Array]
     litert: LiteRTEngine = field(default_factory=LiteRTEngine)
 
     @classmethod
@@ -62,7 +64,8 @@ class FakeQuantEngine:
         activations: dict[str, str] = {}
         for name, layer in known.items():
             activations |= _activations(layer, places.found[name], lite)
-        return cls(graph, lite, known, places.found, places.reasons, activations)
+        zeros = {name: own for name, tensor in activations.items() if (own := _zeros(graph, name, lite, tensor)).any()}
+        return cls(graph, lite, known, places.found, places.reasons, activations, zeros)
 
     @property
     def version(self) -> str:
@@ -104,7 +107,8 @@ class FakeQuantEngine:
     def _tensor(self, builder: LiteBuilder, name: str) -> int:
         """The tensor in the .tflite that is called so in the graph."""
         if name in self.activations:
-            return self.lite.tensors[self.activations[name]]
+            tensor = self.lite.tensors[self.activations[name]]
+            return builder.padded(tensor, self.zeros[name]) if name in self.zeros else tensor
         return builder.without_activation(self._results[name])
 
     def open_file(self, path: Path, graph: Program) -> LiteRTRunner:
@@ -147,6 +151,15 @@ def _activations(layer: Layer, place: Place, lite: LiteGraph) -> Mapping[str, st
     if layer.data_axis != -1 or last != channels:
         return {}
     return dict(zip(layer.activations, map(flatbuffer.tensor_name, tensors), strict=True))
+
+
+def _zeros(graph: Graph, name: str, lite: LiteGraph, tensor: str) -> Array:
+    """What a Pad adds to data, (axes, 2), that the operator which reads them in the .tflite adds by itself; else 0."""
+    node, maker = graph.nodes.get(name), lite.makers.get(lite.tensors[tensor])
+    if node is None or node.op not in ("Pad", "PadV2") or (maker is not None and lite.kind(maker) in ("PAD", "PADV2")):
+        return np.zeros((0, 2), np.int32)
+    paddings = graph.constant(node.input[1])
+    return np.zeros((0, 2), np.int32) if paddings is None else paddings.astype(np.int32)
 
 
 @dataclass(frozen=True)

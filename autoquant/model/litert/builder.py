@@ -126,6 +126,12 @@ class LiteBuilder:
         self._rounded[key] = self._rounded[real, scale, zero, bits] = real, at
         return real
 
+    def padded(self, tensor: int, zeros: Array) -> int:
+        """Add what puts zeros around a tensor, so many before and behind along each axis, (axes, 2), int32."""
+        shape = np.asarray(self._graph.tensors[tensor].shape) + zeros.sum(axis=1)
+        result, counts = self.like(tensor, shape.tolist()), self.constant(zeros)
+        return self.add(schema.BuiltinOperator.PAD, [tensor, counts], result, at=len(self._operators))
+
     def without_activation(self, index: int) -> int:
         """Take the activation out of an operator of the file, for one of its own; returns the tensor before that."""
         op = self._operators[index]

@@ -544,6 +544,29 @@ def test_other_constants_are_put_into_the_converted_model(
     assert np.abs(before - after).max() > 0.1 * np.abs(before).max()
 
 
+@pytest.mark.parametrize(("size", "kernel", "before", "behind"), [(6, 7, 2, 3), (9, 3, 0, 1), (8, 3, 1, 1)])
+def test_zeros_that_the_converter_joins_with_a_layer_are_fetched_too(
+    random: np.random.Generator, size: int, kernel: int, before: int, behind: int
+) -> None:
+    """As Keras writes a convolution with strides; a kernel can be larger than what is within the zeros."""
+    weight = random.normal(size=(kernel, kernel, 4, 1)).astype(np.float32)
+
+    def write(x: Any) -> None:
+        sides = [before, behind]
+        padded = ops().Pad(input=x, paddings=[[0, 0], sides, sides, [0, 0]], name="zeros")
+        ops().DepthwiseConv2dNative(input=padded, filter=weight, strides=[1, 2, 2, 1], padding="VALID", name="y")
+
+    graph = graph_of(write, x=[None, size, size, 4])
+    engine = FakeQuantEngine.of(graph, survey_graph(graph).layers)
+    assert "y" in engine.layers
+    x = random.normal(size=(3, size, size, 4)).astype(np.float32)
+    fetches = ("zeros", "y")
+    found, wanted = (one.open_graph(graph, fetches)({"x": x}) for one in (engine, TensorFlowEngine()))
+    assert found["zeros"].shape == (3, *[before + size + behind] * 2, 4)
+    for name in fetches:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, atol=1e-5)
+
+
 def test_a_graph_that_differs_in_more_is_converted_anew(random: np.random.Generator) -> None:
     import tensorflow as tf
 

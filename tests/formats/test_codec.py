@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoquant.errors import RunError
-from autoquant.formats.codec import ELSEWHERE, decode, encode, json_text, without_nulls
+from autoquant.formats.codec import ELSEWHERE, decode, encode, json_object_text, json_text, without_nulls
 from autoquant.formats.strict import Fields, json_object
 
 
@@ -122,3 +122,14 @@ def test_other_keys_are_left_for_whoever_reads_the_object() -> None:
     with pytest.raises(RunError, match=r"\.version: unknown key"):
         found.done()
     assert found.take("version", 0) == 1
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+
+
+@given(st.dictionaries(st.text(), JSON, max_size=4))
+def test_an_object_of_texts_is_the_text_of_the_object(facts: dict[str, object]) -> None:
+    assert json_object_text({name: json_text(value) for name, value in facts.items()}) == json_text(facts)

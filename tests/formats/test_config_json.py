@@ -20,6 +20,7 @@ from autoquant.calibration.plan import (
 )
 from autoquant.calibration.ranges import RANGES, Ifmr, MinMax, Percentile
 from autoquant.errors import PlanError
+from autoquant.formats.codec import json_text
 from autoquant.formats.config_json import config_text, load_config, parse_config, save_config
 from autoquant.formats.config_reading import GLOBAL
 from autoquant.model.layer import Abilities, Layer, Survey
@@ -260,3 +261,21 @@ def test_files(tmp_path: Path) -> None:
     plan = Plan({"größe/Conv2D": LayerPlan(Percentile(0.99))})
     save_config(plan, path)
     assert load_config(path) == plan
+
+
+@given(PLAN)
+def test_keys_are_sorted_and_the_text_is_the_same_when_it_is_written_again(plan: Plan) -> None:
+    """Settings remember their part of it; layers with the same object can have a weight, or none."""
+    text = config_text(plan)
+    assert text == json_text(json.loads(text)) == config_text(replace(plan))
+
+
+def test_settings_that_layers_share_are_written_as_each_can_have_them() -> None:
+    settings = LayerPlan()
+    plan = Plan({"conv": settings, "pool": settings})
+    conv = Layer("conv", "Conv2D", ("x",), -1, "w", (3, 3, 2, 2), (3,), None, None, 1)
+    pool = Layer("pool", "AvgPool", ("y",), -1, None, (), (), None, None, 1)
+    for _ in range(2):
+        found = json.loads(config_text(plan, layers={"conv": conv, "pool": pool}))
+        assert "weight_quant_params" in found["conv"] and "weight_quant_params" not in found["pool"]
+        assert "weight_quant_params" in json.loads(config_text(plan))["pool"]

@@ -29,7 +29,7 @@ class Forked:
     """A process; as far as tests want it, what subprocess.Popen is."""
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], streams: Sequence[int]) -> None:
-        self._socket = asked(str(_server()), words, environment, streams)
+        self._socket = asked(str(_server()[0]), words, environment, streams)
         self._reply = self._socket.makefile("r")
         self.args, self.pid = list(words), int(self._reply.readline())
         self.returncode: int | None = None
@@ -54,37 +54,28 @@ class Forked:
             self._socket.close()
         return self.returncode
 
-    def send_signal(self, number: int) -> None:
-        """Send a signal, unless it has ended."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
     def kill(self) -> None:
-        """SIGKILL."""
-        self.send_signal(signal.SIGKILL)
+        """SIGKILL, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
 def client(path: Path, *words: str) -> None:
     """Write a program that runs Python on words and its own, from whatever folder it is started."""
-    call = [sys.executable, "-SE", __file__, "--ask", str(_server()), *words]
+    call = [sys.executable, "-SE", __file__, "--ask", str(_server()[0]), *words]
     path.write_text(f'#!/bin/sh\nexec {" ".join(call)} "$@"\n', encoding="utf-8")
     path.chmod(0o755)
 
 
 @cache
-def _server() -> Path:
-    """The socket of the process that all are forked off, which ends with this one."""
+def _server() -> tuple[Path, subprocess.Popen[bytes]]:
+    """The socket of the process that all are forked off, and that process: it ends when nobody holds its stdin."""
     path = Path(tempfile.mkdtemp()) / "socket"
     server = subprocess.Popen(
         [sys.executable, __file__, "--serve", str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert server.stdout is not None and server.stdout.readline() == b"ready\n"
-    _SERVERS.append(server)
-    return path
-
-
-_SERVERS: list[subprocess.Popen[bytes]] = []
-"""As long as somebody holds what a server reads it goes on."""
+    return path, server
 
 
 def asked(path: str, words: Sequence[str], environment: Mapping[str, str], streams: Sequence[int]) -> socket.socket:

@@ -97,11 +97,7 @@ def _by_samples(steps: Array, samples: Array, damping: float, lowest: int, highe
         diagonal = lower.diagonal()[:, None]
         block += solve_triangular(lower, seen.T @ behind, lower=True, check_finite=False) / diagonal
         couplings = lower / diagonal.T
-        errors = np.empty_like(block)
-        for place in reversed(range(stop - start)):
-            chosen[start + place] = _within(block[place], lowest, highest)
-            errors[place] = wanted[start + place] - chosen[start + place]
-            block[:place] += couplings[place, :place, None] * errors[place]
+        chosen[start:stop], errors = _rounded(block, wanted[start:stop], couplings, lowest, highest)
         behind += own @ errors
     return chosen.T
 
@@ -129,15 +125,22 @@ def _one_after_the_other(steps: Array, couplings: Array, lowest: int, highest: i
         start = max(stop - BLOCK, 0)
         block = wanted[..., start:stop, :].copy()
         block += np.swapaxes(couplings[..., stop:, start:stop], -1, -2) @ errors[..., stop:, :]
-        for place in reversed(range(start, stop)):
-            integers = _within(block[..., place - start, :], lowest, highest)
-            error = wanted[..., place, :] - integers
-            block[..., : place - start, :] += couplings[..., place, start:place, None] * error[..., None, :]
-            chosen[..., place, :], errors[..., place, :] = integers, error
+        own = slice(start, stop)
+        rounded = _rounded(block, wanted[..., own, :], couplings[..., own, own], lowest, highest)
+        chosen[..., own, :], errors[..., own, :] = rounded
     return np.swapaxes(chosen, -1, -2)
 
 
-def _within(values: Array, lowest: int, highest: int) -> Array:
-    """Rounded to integers in these limits; np.clip takes as long for few values as all else."""
-    rounded = np.rint(values)
-    return np.minimum(np.maximum(rounded, lowest, out=rounded), highest, out=rounded)
+def _rounded(block: Array, wanted: Array, couplings: Array, lowest: int, highest: int) -> tuple[Array, Array]:
+    """The integers of a block of inputs, (..., inputs, rows), from the last one on, and their errors; changes `block`.
+
+    Limits are kept without np.clip, which takes as long for few values as all else.
+    """
+    chosen, errors = np.empty_like(block), np.empty_like(block)
+    for place in reversed(range(block.shape[-2])):
+        integers = np.rint(block[..., place, :])
+        np.minimum(np.maximum(integers, lowest, out=integers), highest, out=integers)
+        error = wanted[..., place, :] - integers
+        block[..., :place, :] += couplings[..., place, :place, None] * error[..., None, :]
+        chosen[..., place, :], errors[..., place, :] = integers, error
+    return chosen, errors

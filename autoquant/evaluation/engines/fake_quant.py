@@ -64,7 +64,8 @@ class FakeQuantEngine:
         activations: dict[str, str] = {}
         for name, layer in known.items():
             activations |= _activations(layer, places.found[name], lite)
-        zeros = {name: own for name, tensor in activations.items() if (own := _zeros(graph, name, lite, tensor)).any()}
+        found = ((name, _zeros(graph, name, lite, tensor)) for name, tensor in activations.items())
+        zeros = {name: own for name, own in found if own is not None}
         return cls(graph, lite, known, places.found, places.reasons, activations, zeros)
 
     @property
@@ -153,13 +154,13 @@ def _activations(layer: Layer, place: Place, lite: LiteGraph) -> Mapping[str, st
     return dict(zip(layer.activations, map(flatbuffer.tensor_name, tensors), strict=True))
 
 
-def _zeros(graph: Graph, name: str, lite: LiteGraph, tensor: str) -> Array:
-    """What a Pad adds to data, (axes, 2), that the operator which reads them in the .tflite adds by itself; else 0."""
+def _zeros(graph: Graph, name: str, lite: LiteGraph, tensor: str) -> Array | None:
+    """The paddings, (axes, 2), of a Pad that in the .tflite is one with the operator that reads it; else None."""
     node, maker = graph.nodes.get(name), lite.makers.get(lite.tensors[tensor])
     if node is None or node.op not in ("Pad", "PadV2") or (maker is not None and lite.kind(maker) in ("PAD", "PADV2")):
-        return np.zeros((0, 2), np.int32)
+        return None
     paddings = graph.constant(node.input[1])
-    return np.zeros((0, 2), np.int32) if paddings is None else paddings.astype(np.int32)
+    return None if paddings is None else paddings.astype(np.int32)
 
 
 @dataclass(frozen=True)

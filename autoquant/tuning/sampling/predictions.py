@@ -88,17 +88,16 @@ class _Lookup:
         found[..., self.readers] &= codes[..., self.bits] == self.eight
         return found
 
-    def of_layers(self, codes: Codes) -> Array:
+    def of_layers(self, entries: Places) -> Array:
         """The divergences in INT8; with 16 bits of what has that choice."""
-        entries = self.entries(codes)
         found = self.narrow[entries]
         found[..., self.readers] = self.wide[entries[..., self.readers]]
         return found
 
-    def of_inputs(self, codes: Codes) -> Array:
+    def of_inputs(self, entries: Places) -> Array:
         """What 8 bits of what each of the `readers` reads cost on top of 16."""
-        entries = self.entries(codes)[..., self.readers]
-        narrow, wide = self.narrow[entries], self.wide[entries]
+        own = entries[..., self.readers]
+        narrow, wide = self.narrow[own], self.wide[own]
         return np.subtract(narrow, wide, out=narrow.copy(), where=np.isfinite(narrow))
 
 
@@ -172,12 +171,13 @@ class PredictionTable:
 
         Of activations, what 8 bits of what the layer reads cost.
         """
-        costs = [self._lookup.of_layers(codes), self._lookup.of_inputs(codes)]
+        entries = self._lookup.entries(codes)
+        costs = [self._lookup.of_layers(entries), self._lookup.of_inputs(entries)]
         return np.asarray(np.append(np.concatenate(costs) * factors, 0.0)[self.switches])
 
     def shared_costs(self, codes: Codes, factors: Array) -> list[SharedCost]:
         """What 8 bits of a layer's input cost, for all switches any of which makes it so."""
-        costs = self._lookup.of_inputs(codes) * factors[self.inputs]
+        costs = self._lookup.of_inputs(self._lookup.entries(codes)) * factors[self.inputs]
         each = zip(costs.tolist(), self._sharing, strict=True)
         return [SharedCost(cost, switches) for cost, switches in each if min(switches) >= 0]  # else it is always so
 
@@ -201,12 +201,12 @@ class PredictionTable:
         return self._rows
 
     def _divergences(self, codes: Codes) -> Array:
-        lookup = self._lookup
-        layers = np.where(lookup.is_on(codes), lookup.of_layers(codes), 0.0)
+        lookup, entries = self._lookup, self._lookup.entries(codes)
+        layers = np.where(lookup.is_on(codes), lookup.of_layers(entries), 0.0)
         if not lookup.readers.size:
             return layers
         rounded = (lookup.is_int8(codes)[..., None, :] & self._rounds).any(axis=-1)
-        inputs = np.where(rounded, lookup.of_inputs(codes), 0.0)
+        inputs = np.where(rounded, lookup.of_inputs(entries), 0.0)
         return np.concatenate([layers, inputs], axis=-1)
 
 

@@ -152,7 +152,7 @@ def test_rows_of_a_weight_are_put_back() -> None:
 
 
 @pytest.mark.parametrize("centered", [False, True])
-def test_few_rows_are_kept_and_have_the_same_moment(centered: bool) -> None:
+def test_few_rows_stay_as_they_are_and_have_the_same_moment(centered: bool) -> None:
     rows = (1000 + np.random.default_rng(0).normal(size=(2, 30, 200))).astype(np.float32)
     moments = InputMoments(rows[:, :10])
     moments.add(rows[:, 10:])
